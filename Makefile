@@ -1,0 +1,63 @@
+# Two commands do everything: `make run` and `make test`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+# Where a .env exists its values count for dbt too, which does not read it itself;
+# what is set in the environment wins.
+WITH_ENV := $(if $(wildcard .env),$(BIN)/dotenv -f .env run --no-override --)
+DBT := $(WITH_ENV) $(BIN)/dbt
+PY := $(WITH_ENV) $(BIN)/python
+
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: install
+install: .venv/installed ## Make the environment from the lock file
+
+.venv/installed: requirements.lock
+	@command -v $(PYTHON) > /dev/null || { echo "Python 3.11 or 3.12 is needed; set PYTHON to it."; exit 1; }
+	@echo "[install] environment in .venv (a minute or two)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch .venv/installed
+
+.PHONY: run
+run: install ## Sample data (or yours) to flags, drafts, report and snapshot
+	@echo "[1/7] dbt build: raw data to targets and features"
+	@mkdir -p data
+	$(DBT) --quiet build
+	@echo "[2/7] train and score"
+	$(PY) -m ml.train
+	@echo "[3/7] dbt build: scores to flagged students"
+	$(DBT) --quiet build --select source:ml+
+	@echo "[4/7] draft messages"
+	$(PY) -m intervene draft
+	@echo "[5/7] report"
+	$(PY) -m ml.report
+	@echo "[6/7] publish the snapshot"
+	$(PY) -m ml.publish
+	@echo "[7/7] summary"
+	$(PY) -m ml.summary
+
+.PHONY: test
+test: install ## Everything that checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.PHONY: bench
+bench: install ## Slow comparisons, apart from the tests
+	$(BIN)/python -m pytest -m bench
+
+.PHONY: lock
+lock: ## Pin the newest versions that pyproject.toml allows (needs uv)
+	uv pip compile --universal --generate-hashes --no-strip-extras --no-header --no-annotate --python-version 3.11 --extra dev --upgrade --quiet pyproject.toml -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove what the pipeline made (data/, target/, logs/), not .venv
+	rm -rf target logs data/warehouse.duckdb* data/models data/published data/intervene.sqlite* data/report*

@@ -1,0 +1,35 @@
+{# How many rows meet a condition, as a bigint; null conditions do not count. #}
+{% macro count_where(condition) %}
+    cast(sum(case when {{ condition }} then 1 else 0 end) as {{ dbt.type_bigint() }})
+{%- endmacro %}
+
+
+{# A quotient as a double, null where there is nothing to divide by. #}
+{% macro ratio(numerator, denominator) %}
+    cast({{ numerator }} as {{ type_double() }})
+    / nullif(cast({{ denominator }} as {{ type_double() }}), 0)
+{%- endmacro %}
+
+
+{#
+  An activity count: zero where nothing happened, null where it is unknown
+  because nothing of its kind had been recorded in the scope by then.
+#}
+{% macro if_recorded(value, kind) %}
+    case
+        when coverage.{{ kind }}_known_from < observations.as_of_date
+            then cast(coalesce({{ value }}, 0) as {{ type_double() }})
+    end
+{%- endmacro %}
+
+
+{# A value as the double that features are. #}
+{% macro as_number(value) %}
+    cast({{ value }} as {{ type_double() }})
+{%- endmacro %}
+
+
+{# Eight bytes: dbt.type_float() is a four-byte float on DuckDB and Spark. #}
+{% macro type_double() %}{{ return(adapter.dispatch('type_double')()) }}{% endmacro %}
+{% macro default__type_double() %}{{ return('double') }}{% endmacro %}
+{% macro postgres__type_double() %}{{ return('double precision') }}{% endmacro %}

@@ -1,0 +1,120 @@
+{#
+  Creates the tables that Python writes (sources `ml` and `intervene`), empty,
+  where they do not exist: a build passes before anything was trained. Runs at
+  the start of every run. A table made by an older version gets the columns
+  that it lacks; a column of another type is for the user to decide.
+#}
+{% macro create_handback_tables() %}
+    {% if not execute %}{{ return('') }}{% endif %}
+    {% set mismatches = [] %}
+    {% for node in graph.sources.values() if node.source_name in ['ml', 'intervene'] %}
+        {% set relation = api.Relation.create(
+            database=node.database, schema=node.schema, identifier=node.identifier
+        ) %}
+        {% do adapter.create_schema(relation) %}
+        {% do create_handback_table(relation, node.columns.values()) %}
+        {% do mismatches.extend(update_handback_table(relation, node.columns.values())) %}
+    {% endfor %}
+    {% if mismatches %}
+        {{ exceptions.raise_compiler_error(
+            'Tables that an older version made have columns of another type:\n  '
+            ~ mismatches | join('\n  ')
+            ~ '\nKeep what you need of each (`copy ... to`), drop the table, and run '
+            ~ 'again: it is made anew.'
+        ) }}
+    {% endif %}
+{% endmacro %}
+
+
+{% macro create_handback_table(relation, columns) %}
+    {% set items = [] %}
+    {% for column in columns %}
+        {% do items.append(
+            adapter.quote(column.name) ~ ' ' ~ contract_type(column.data_type)
+        ) %}
+    {% endfor %}
+    {% do run_query(
+        'create table if not exists ' ~ relation ~ ' (' ~ items | join(', ') ~ ')'
+    ) %}
+{% endmacro %}
+
+
+{# Adds missing columns and returns what cannot be put right here. #}
+{% macro update_handback_table(relation, columns) %}
+    {% set found = {} %}
+    {% for column in adapter.get_columns_in_relation(relation) %}
+        {% do found.update({column.name | lower: column.dtype | lower}) %}
+    {% endfor %}
+    {% set mismatches = [] %}
+    {% for column in columns %}
+        {% set type = contract_type(column.data_type) %}
+        {% set name = column.name | lower %}
+        {% if name not in found %}
+            {% do log('Adding column ' ~ name ~ ' to ' ~ relation, info=true) %}
+            {% do run_query(
+                'alter table ' ~ relation ~ ' add column '
+                ~ adapter.quote(column.name) ~ ' ' ~ type
+            ) %}
+        {% elif found[name] != type %}
+            {% do mismatches.append(
+                relation ~ '.' ~ name ~ ' is ' ~ found[name] ~ ', expected ' ~ type
+            ) %}
+        {% endif %}
+    {% endfor %}
+    {{ return(mismatches) }}
+{% endmacro %}
+
+
+{#
+  One warehouse serves one source. Where the last build was of another source,
+  or none is on record (a build that was cut off), the incremental tables are
+  dropped, so that no row of the other source stays. Runs at the start of every
+  run that builds; `dbt test` and `dbt seed` drop nothing.
+#}
+{% macro forget_other_source() %}
+    {% if not execute or flags.WHICH in ['test', 'seed', 'snapshot'] %}
+        {{ return('') }}
+    {% endif %}
+    {% set record = adapter.get_relation(
+        database=target.database, schema=target.schema, identifier='pipeline_settings'
+    ) %}
+    {% set now = [setting('source_system'), setting('data_raw_path')] %}
+    {% set built = last_build_source(record) %}
+    {% if built == now %}{{ return('') }}{% endif %}
+    {% if built %}
+        {% do log(
+            'SOURCE CHANGED from ' ~ built | join(' ') ~ ' to ' ~ now | join(' ')
+            ~ ': incremental tables are dropped and built anew.', info=true
+        ) %}
+        {# First of all: a run that is cut off here starts from nothing again. #}
+        {% do adapter.drop_relation(record) %}
+    {% endif %}
+    {% for node in graph.nodes.values() %}
+        {% if node.resource_type == 'model'
+            and node.config.materialized == 'incremental' %}
+            {% do drop_if_exists(node) %}
+        {% endif %}
+    {% endfor %}
+{% endmacro %}
+
+
+{# Source and path of the last build, or none. #}
+{% macro last_build_source(record) %}
+    {% if record is none %}{{ return(none) }}{% endif %}
+    {% set rows = run_query(
+        'select source_system, data_raw_path from ' ~ record
+    ).rows %}
+    {% if rows | length != 1 %}{{ return(none) }}{% endif %}
+    {{ return([rows[0][0], rows[0][1] or '']) }}
+{% endmacro %}
+
+
+{% macro drop_if_exists(node) %}
+    {% set relation = adapter.get_relation(
+        database=node.database, schema=node.schema, identifier=node.alias
+    ) %}
+    {% if relation is not none %}
+        {% do log('Dropping ' ~ relation, info=true) %}
+        {% do adapter.drop_relation(relation) %}
+    {% endif %}
+{% endmacro %}

@@ -1,0 +1,208 @@
+{#
+  The one place where staging meets raw data. Renders a subselect with every
+  column that the source's YAML (`_<source>__sources.yml`) declares for the
+  table: values as Parquet types them, or as text where the file is a CSV, so
+  cast with the macros of parse.sql. An optional column that is absent becomes
+  a null of its declared type, an absent optional table an empty subselect.
+
+  Where the rows come from:
+    SOURCE_SYSTEM=sample   the seed of the same name
+    DATA_RAW_PATH set      <path>/<table>.parquet, <path>/<table>.csv, or a
+                           folder <path>/<table>/ of such files
+    DATA_RAW_PATH empty    the table in schema `raw` of the warehouse
+
+  `extra_columns` names columns beyond the contract (the attribute columns of
+  students); they must exist.
+
+  Usage: from {{ raw_table('platform', 'courses') }} as courses
+#}
+{% macro raw_table(source_name, table, extra_columns=[]) %}
+    {# Tells dbt about the dependency, also at parse time. #}
+    {% set relation = ref(table) if setting('source_system') == 'sample'
+        else source(source_name, table) %}
+    {% if not execute %}{{ return('(select 1 as not_parsed)') }}{% endif %}
+
+    {% set contract = raw_contract(source_name, table) %}
+    {% if raw_is_in_files() %}
+        {% set files = raw_files(table) %}
+        {% set scan = raw_scan(files) if files else none %}
+        {% set present = raw_scan_columns(scan) if scan else [] %}
+    {% else %}
+        {% set present = raw_relation_columns(relation) %}
+        {% set scan = relation if present else none %}
+    {% endif %}
+    {% if scan is none and not contract.is_optional %}
+        {{ refuse_raw_table(table) }}
+    {% endif %}
+    {{ return(raw_select(table, contract, present, scan, extra_columns)) }}
+{% endmacro %}
+
+
+{% macro raw_is_in_files() %}
+    {{ return(
+        setting('source_system') != 'sample' and setting('data_raw_path') != ''
+    ) }}
+{% endmacro %}
+
+
+{% macro refuse_raw_table(table) %}
+    {{ exceptions.raise_compiler_error(
+        "Raw table '" ~ table ~ "' was not found "
+        ~ ("in DATA_RAW_PATH='" ~ setting('data_raw_path') ~ "'"
+            if raw_is_in_files() else "in schema raw of the warehouse")
+        ~ ". Add it, or point DATA_RAW_PATH at the files; "
+        ~ "`python -m ml.preflight` lists everything that is missing."
+    ) }}
+{% endmacro %}
+
+
+{# What the source's YAML says of one table. #}
+{% macro raw_contract(source_name, table) %}
+    {% for node in graph.sources.values() %}
+        {% if node.source_name == source_name and node.name == table %}
+            {{ return({
+                'is_optional': node.config.meta.get('optional', false),
+                'columns': node.columns.values() | list,
+            }) }}
+        {% endif %}
+    {% endfor %}
+    {{ exceptions.raise_compiler_error(
+        "Table '" ~ table ~ "' is not declared in _" ~ source_name
+        ~ "__sources.yml. Declare it there, with its columns."
+    ) }}
+{% endmacro %}
+
+
+{% macro raw_select(table, contract, present, scan, extra_columns) %}
+    {# Names are matched whatever their case and surrounding blanks. #}
+    {% set actual = {} %}
+    {% for name in present %}{% do actual.update({name | trim | lower: name}) %}{% endfor %}
+    {% set items = [] %}
+    {% for column in contract.columns %}
+        {% set name = actual.get(column.name | lower) %}
+        {% set is_optional = column.config.meta.get('optional', false) %}
+        {% if name is not none %}
+            {% set value = adapter.quote(name) %}
+        {% elif scan is none or is_optional %}
+            {% set value = 'cast(null as ' ~ contract_type(column.data_type) ~ ')' %}
+        {% else %}
+            {{ refuse_raw_column(table, column.name) }}
+        {% endif %}
+        {% do items.append(value ~ ' as ' ~ adapter.quote(column.name)) %}
+    {% endfor %}
+    {% for column in extra_columns %}
+        {% set name = actual.get(column | lower) %}
+        {% if name is none %}{{ refuse_raw_column(table, column) }}{% endif %}
+        {% do items.append(adapter.quote(name) ~ ' as ' ~ adapter.quote(column)) %}
+    {% endfor %}
+    {{ return(
+        '(select ' ~ items | join(', ')
+        ~ (' from ' ~ scan if scan else ' where 1 = 0') ~ ')'
+    ) }}
+{% endmacro %}
+
+
+{% macro refuse_raw_column(table, column) %}
+    {{ exceptions.raise_compiler_error(
+        "Raw table '" ~ table ~ "' has no column '" ~ column
+        ~ "'. Add it to the data; `python -m ml.preflight` lists everything "
+        ~ "that is missing."
+    ) }}
+{% endmacro %}
+
+
+{# The engine's name of a type of a contract. #}
+{% macro contract_type(data_type) %}
+    {{ return(adapter.dispatch('contract_type')(data_type)) }}
+{% endmacro %}
+
+{% macro default__contract_type(data_type) %}
+    {{ return({'varchar': 'string', 'integer': 'int'}.get(data_type, data_type)) }}
+{% endmacro %}
+
+{% macro duckdb__contract_type(data_type) %}
+    {{ return(data_type) }}
+{% endmacro %}
+
+
+{% macro raw_relation_columns(relation) %}
+    {% set found = load_relation(relation) %}
+    {% if found is none %}{{ return([]) }}{% endif %}
+    {{ return(adapter.get_columns_in_relation(found) | map(attribute='name') | list) }}
+{% endmacro %}
+
+
+{# The files of one raw table, all of one format, in a stable order. #}
+{% macro raw_files(table) %}
+    {{ return(adapter.dispatch('raw_files')(table)) }}
+{% endmacro %}
+
+{% macro default__raw_files(table) %}
+    {{ exceptions.raise_compiler_error(
+        'Raw files can only be read by DuckDB so far. Load them into schema raw '
+        ~ 'of the warehouse and leave DATA_RAW_PATH empty.'
+    ) }}
+{% endmacro %}
+
+{% macro duckdb__raw_files(table) %}
+    {% set folder = file_pattern(setting('data_raw_path').rstrip('/')) %}
+    {% set found = run_query(
+        "select file, false as is_inside from glob(" ~ sql_text(folder ~ '/*') ~ ") "
+        ~ "union all "
+        ~ "select file, true as is_inside from glob(" ~ sql_text(folder ~ '/*/*') ~ ") "
+        ~ "order by 1"
+    ).rows %}
+    {% for is_inside in [false, true] %}
+        {% for extension in ['.parquet', '.csv'] %}
+            {% set files = [] %}
+            {% for row in found if row[1] == is_inside %}
+                {% set parts = (row[0] | lower).split('/') %}
+                {% set is_of_table = parts[-2] == table | lower
+                    if is_inside else parts[-1] == table | lower ~ extension %}
+                {% if is_of_table and parts[-1].endswith(extension) %}
+                    {% do files.append(row[0]) %}
+                {% endif %}
+            {% endfor %}
+            {% if files %}{{ return(files) }}{% endif %}
+        {% endfor %}
+    {% endfor %}
+    {{ return([]) }}
+{% endmacro %}
+
+
+{# A table function over files of one format. #}
+{% macro raw_scan(files) %}
+    {% set literals = [] %}
+    {% for file in files %}
+        {% do literals.append(sql_text(file_pattern(file))) %}
+    {% endfor %}
+    {% set list = '[' ~ literals | join(', ') ~ ']' %}
+    {% if (files[0] | lower).endswith('.csv') %}
+        {# Nothing is guessed: text only, an empty value is null. #}
+        {{ return(
+            'read_csv(' ~ list ~ ", header = true, all_varchar = true, "
+            ~ "delim = ',', quote = '\"', escape = '\"', comment = '', skip = 0, "
+            ~ "nullstr = '', union_by_name = true)"
+        ) }}
+    {% endif %}
+    {{ return('read_parquet(' ~ list ~ ', union_by_name = true)') }}
+{% endmacro %}
+
+
+{% macro raw_scan_columns(scan) %}
+    {{ return(
+        run_query('describe select * from ' ~ scan).columns[0].values() | list
+    ) }}
+{% endmacro %}
+
+
+{# Text as an SQL literal. #}
+{% macro sql_text(text) %}
+    {{ return("'" ~ text | replace("'", "''") ~ "'") }}
+{% endmacro %}
+
+
+{# A path in which *, ? and [ mean themselves. #}
+{% macro file_pattern(path) %}
+    {{ return(modules.re.sub('([*?[])', '[\\1]', path)) }}
+{% endmacro %}

@@ -1,0 +1,34 @@
+{#
+  The attribute columns of raw table students: those of var student_attributes,
+  else of the sample's three those that the table has.
+#}
+{% macro student_attributes() %}
+    {% if var('student_attributes') is not none %}
+        {{ return(var('student_attributes')) }}
+    {% endif %}
+    {% set present = raw_student_columns() %}
+    {% set found = [] %}
+    {% for attribute in ['age_band', 'gender', 'region'] %}
+        {% if attribute in present %}{% do found.append(attribute) %}{% endif %}
+    {% endfor %}
+    {{ return(found) }}
+{% endmacro %}
+
+
+{# The columns that raw table students has, in small letters; none while parsing. #}
+{% macro raw_student_columns() %}
+    {% set relation = ref('students') if setting('source_system') == 'sample'
+        else source('platform', 'students') %}
+    {% if not execute %}{{ return([]) }}{% endif %}
+    {% if raw_is_in_files() %}
+        {% set files = raw_files('students') %}
+        {% set columns = raw_scan_columns(raw_scan(files)) if files else [] %}
+    {% else %}
+        {% set columns = raw_relation_columns(relation) %}
+    {% endif %}
+    {% set names = [] %}
+    {% for column in columns %}
+        {% do names.append(column | trim | lower) %}
+    {% endfor %}
+    {{ return(names) }}
+{% endmacro %}

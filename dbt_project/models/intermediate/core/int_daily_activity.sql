@@ -1,0 +1,121 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='delete+insert',
+        unique_key='activity_date',
+        on_schema_change='fail',
+    )
+}}
+
+-- The one place that reads raw activity. A run after the first one replaces
+-- whole days: those within the look-back, and older ones in which the number of
+-- facts or what they add to lessons has changed (a late row moves the start of a
+-- lesson away from another day), so that it ends where a full refresh would.
+
+with
+
+activity as (
+
+    select
+        *,
+        cast(occurred_at as date) as activity_date,
+        cast(known_at as date) as known_date
+    from {{ canonical('activity') }}
+
+),
+
+{% if is_incremental() %}
+
+facts_read as (
+
+    select
+        activity_date,
+        count(*) as facts,
+        {{ count_where('is_lesson_start = 1') }} as lessons_started,
+        coalesce(sum(cast(progress_gained as {{ dbt.type_numeric() }})), 0)
+            as progress_gained
+    from activity
+    group by activity_date
+
+),
+
+facts_held as (
+
+    select
+        activity_date,
+        sum(facts) as facts,
+        sum(lessons_started) as lessons_started,
+        coalesce(sum(progress_gained), 0) as progress_gained
+    from {{ this }}
+    group by activity_date
+
+),
+
+look_back as (
+
+    select
+        {{ add_days('max(activity_date)', '-' ~ var('event_lookback_days')) }}
+            as since
+    from facts_held
+
+),
+
+changed_days as (
+
+    select facts_read.activity_date
+    from facts_read
+    left join facts_held
+        on facts_read.activity_date = facts_held.activity_date
+    cross join look_back
+    where
+        facts_held.activity_date is null
+        or facts_read.facts <> facts_held.facts
+        or facts_read.lessons_started <> facts_held.lessons_started
+        or facts_read.progress_gained <> facts_held.progress_gained
+        or facts_read.activity_date >= look_back.since
+
+),
+
+{% endif %}
+
+daily as (
+
+    select
+        activity.student_id,
+        activity.course_id,
+        activity.course_run_id,
+        activity.activity_date,
+        activity.known_date,
+        cast(count(*) as {{ dbt.type_bigint() }}) as facts,
+        {{ count_where("activity.activity_type = 'event'") }} as events,
+        -- Decimals, because a sum of floats depends on the order of the rows.
+        sum(cast(activity.quantity as {{ dbt.type_numeric() }})) as quantity,
+        {{ count_where("activity.activity_type = 'sign_in'") }} as sessions,
+        sum(cast(activity.minutes as {{ dbt.type_numeric() }})) as minutes,
+        {{ count_where('activity.is_lesson_start = 1') }} as lessons_started,
+        {{ count_where('activity.is_lesson_finish = 1') }} as lessons_finished,
+        sum(cast(activity.progress_gained as {{ dbt.type_numeric() }}))
+            as progress_gained,
+        {{ count_where("activity.activity_type = 'quiz_answer'") }}
+            as quiz_answers,
+        {{ count_where('activity.is_correct = 1') }} as quiz_correct,
+        {{ count_where('activity.is_first_attempt = 1') }}
+            as first_attempt_answers,
+        {{ count_where(
+            'activity.is_first_attempt = 1 and activity.is_correct = 1'
+        ) }} as first_attempt_correct
+    from activity
+    {% if is_incremental() %}
+    inner join changed_days
+        on activity.activity_date = changed_days.activity_date
+    {% endif %}
+    group by
+        activity.student_id,
+        activity.course_id,
+        activity.course_run_id,
+        activity.activity_date,
+        activity.known_date
+
+)
+
+select * from daily

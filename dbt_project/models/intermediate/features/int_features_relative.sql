@@ -1,0 +1,118 @@
+-- Where does the student stand among all enrollments open in the same run that
+-- day? Share of the others strictly below; null below a minimum of peers.
+
+{% set measures = {
+    'active_days': 'to_date.to_date_active_days',
+    'recent_activity': 'recent.window_active_days',
+    'share_of_course': 'to_date.to_date_share_of_course',
+    'mean_score': 'record.record_mean_score',
+    'missed_share': 'record.record_missed_share',
+} %}
+
+with
+
+observations as (
+
+    select * from {{ ref('int_observations') }}
+
+),
+
+recent as (
+
+    select * from {{ ref('int_features_window') }}
+
+),
+
+to_date as (
+
+    select * from {{ ref('int_features_to_date') }}
+
+),
+
+record as (
+
+    select * from {{ ref('int_features_record') }}
+
+),
+
+measured as (
+
+    select
+        observations.student_id,
+        observations.course_run_id,
+        observations.as_of_date,
+        observations.peer_group_id,
+        {% for name, column in measures.items() %}
+        {{ column }} as {{ name }},
+        {% endfor %}
+        record.record_assessments_due as due,
+        record.record_assessments_missed as missed
+    from observations
+    inner join recent
+        on
+            observations.student_id = recent.student_id
+            and observations.course_run_id = recent.course_run_id
+            and observations.as_of_date = recent.as_of_date
+    inner join to_date
+        on
+            observations.student_id = to_date.student_id
+            and observations.course_run_id = to_date.course_run_id
+            and observations.as_of_date = to_date.as_of_date
+    inner join record
+        on
+            observations.student_id = record.student_id
+            and observations.course_run_id = record.course_run_id
+            and observations.as_of_date = record.as_of_date
+
+),
+
+ranked as (
+
+    select
+        student_id,
+        course_run_id,
+        as_of_date,
+        {% for name in measures %}
+        {{ name }},
+        count({{ name }}) over (
+            partition by peer_group_id, as_of_date
+        ) as {{ name }}_peers,
+        percent_rank() over (
+            partition by
+                peer_group_id,
+                as_of_date,
+                case when {{ name }} is null then 1 else 0 end
+            order by {{ name }}
+        ) as {{ name }}_percentile,
+        {% endfor %}
+        -- Whole numbers, whose sums do not depend on the order of the rows.
+        sum(missed) over (partition by peer_group_id, as_of_date)
+        / nullif(sum(due) over (partition by peer_group_id, as_of_date), 0)
+            as run_missed_share
+    from measured
+
+),
+
+features as (
+
+    select
+        student_id,
+        course_run_id,
+        as_of_date,
+        {% for name in measures %}
+        case
+            when
+                {{ name }} is not null
+                and {{ name }}_peers >= {{ var('min_peers') }}
+                then {{ as_number(name ~ '_percentile') }}
+        end as relative_{{ name }}_percentile,
+        {% endfor %}
+        case
+            when missed_share_peers >= {{ var('min_peers') }}
+                then {{ as_number('run_missed_share') }}
+        end as relative_run_missed_share
+    from ranked
+
+)
+
+select * from features

@@ -1,0 +1,120 @@
+-- What happened since the enrollment began.
+
+with
+
+observations as (
+
+    select * from {{ ref('int_observations') }}
+
+),
+
+coverage as (
+
+    select * from {{ ref('int_activity_coverage') }}
+
+),
+
+observed as (
+
+    select * from {{ ref('int_observed_activity') }}
+
+),
+
+lesson_counts as (
+
+    select
+        course_id,
+        course_run_id,
+        count(*) as lessons
+    from {{ canonical('lessons') }}
+    group by
+        course_id,
+        course_run_id
+
+),
+
+sums as (
+
+    select
+        student_id,
+        course_run_id,
+        as_of_date,
+        sum(case when study_facts > 0 then 1 else 0 end) as active_days,
+        min(case when study_facts > 0 then activity_date end) as first_date,
+        max(case when study_facts > 0 then activity_date end) as last_date,
+        sum(events) as events,
+        sum(quantity) as quantity,
+        sum(sessions) as sessions,
+        sum(minutes) as minutes,
+        sum(lessons_started) as lessons_started,
+        sum(lessons_finished) as lessons_finished,
+        sum(progress_gained) as progress_gained,
+        sum(quiz_answers) as quiz_answers,
+        sum(quiz_correct) as quiz_correct,
+        sum(first_attempt_answers) as first_attempt_answers,
+        sum(first_attempt_correct) as first_attempt_correct
+    from observed
+    group by
+        student_id,
+        course_run_id,
+        as_of_date
+
+),
+
+features as (
+
+    select
+        observations.student_id,
+        observations.course_run_id,
+        observations.as_of_date,
+        {{ if_recorded('sums.active_days', 'study') }} as to_date_active_days,
+        {{ if_recorded('sums.events', 'events') }} as to_date_events,
+        {{ if_recorded('sums.quantity', 'events') }} as to_date_quantity,
+        {{ if_recorded('sums.sessions', 'sessions') }} as to_date_sessions,
+        {{ if_recorded('sums.minutes', 'minutes') }} as to_date_minutes,
+        {{ if_recorded('sums.lessons_started', 'lessons') }}
+            as to_date_lessons_started,
+        {{ if_recorded('sums.lessons_finished', 'progress') }}
+            as to_date_lessons_finished,
+        {{ if_recorded('sums.quiz_answers', 'quiz') }} as to_date_quiz_answers,
+        {{ ratio('sums.quiz_correct', 'sums.quiz_answers') }}
+            as to_date_quiz_correct_rate,
+        {{ ratio('sums.first_attempt_correct', 'sums.first_attempt_answers') }}
+            as to_date_first_attempt_correct_rate,
+        -- Progress where it is recorded, else the share of lessons begun.
+        case
+            when lesson_counts.lessons is null then null
+            when coverage.progress_known_from < observations.as_of_date
+                then {{ ratio(
+                    'coalesce(sums.progress_gained, 0)',
+                    '100 * lesson_counts.lessons'
+                ) }}
+            when coverage.lessons_known_from < observations.as_of_date
+                then {{ ratio(
+                    'coalesce(sums.lessons_started, 0)',
+                    'lesson_counts.lessons'
+                ) }}
+        end as to_date_share_of_course,
+        cast({{ dbt.datediff(
+            'sums.last_date', 'observations.as_of_date', 'day'
+        ) }} as {{ type_double() }}) as days_since_last_activity,
+        cast({{ dbt.datediff(
+            'observations.began_date', 'sums.first_date', 'day'
+        ) }} as {{ type_double() }}) as days_from_enrolling_to_first_study
+    from observations
+    left join sums
+        on
+            observations.student_id = sums.student_id
+            and observations.course_run_id = sums.course_run_id
+            and observations.as_of_date = sums.as_of_date
+    left join coverage
+        on observations.activity_scope_id = coverage.activity_scope_id
+    left join lesson_counts
+        on
+            observations.course_id = lesson_counts.course_id
+            and observations.course_run_id
+            = coalesce(lesson_counts.course_run_id, observations.course_run_id)
+
+)
+
+select * from features

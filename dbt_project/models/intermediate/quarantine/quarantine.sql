@@ -1,0 +1,15 @@
+{{ config(schema='quarantine') }}
+
+with
+
+quarantine as (
+
+    select
+        source_table,
+        record_key,
+        reason
+    from {{ canonical('quarantined') }}
+
+)
+
+select * from quarantine

@@ -1,0 +1,22 @@
+{{ config(materialized='table') }}
+
+{%- set tables = oulad_tables() %}
+
+with
+
+row_counts as (
+
+    {%- for table in tables %}
+    select
+        '{{ table }}' as source_table,
+        count(*) as raw_rows
+    from {{ raw_table('oulad', table) }} as raw
+    {%- if not loop.last %}
+
+    union all
+    {% endif %}
+    {%- endfor %}
+
+)
+
+select * from row_counts

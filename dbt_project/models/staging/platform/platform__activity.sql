@@ -1,0 +1,126 @@
+{%- set minutes_event_types = var('minutes_event_types') %}
+{%- set no_text = 'cast(null as ' ~ dbt.type_string() ~ ')' %}
+{%- set no_number = 'cast(null as double)' %}
+{%- set no_flag = 'cast(null as ' ~ dbt.type_int() ~ ')' %}
+
+with
+
+progress as (
+
+    select
+        student_id,
+        course_id,
+        {{ no_text }} as course_run_id,
+        'progress' as activity_type,
+        {{ no_text }} as event_type,
+        lesson_id as item_id,
+        {{ no_number }} as quantity,
+        {{ no_number }} as minutes,
+        progress_gained,
+        is_lesson_start,
+        is_lesson_finish,
+        {{ no_flag }} as is_correct,
+        {{ no_flag }} as is_first_attempt,
+        created_at as occurred_at,
+        created_at as known_at
+    from {{ ref('stg_platform__lesson_steps') }}
+
+),
+
+quiz_answers as (
+
+    select
+        student_id,
+        course_id,
+        {{ no_text }} as course_run_id,
+        'quiz_answer' as activity_type,
+        {{ no_text }} as event_type,
+        lesson_id as item_id,
+        {{ no_number }} as quantity,
+        {{ no_number }} as minutes,
+        {{ no_number }} as progress_gained,
+        {{ no_flag }} as is_lesson_start,
+        {{ no_flag }} as is_lesson_finish,
+        case verdict when 'correct' then 1 when 'incorrect' then 0 end
+            as is_correct,
+        case when attempt = 0 then 1 when attempt > 0 then 0 end
+            as is_first_attempt,
+        created_at as occurred_at,
+        created_at as known_at
+    from {{ ref('stg_platform__quiz_question_answers') }}
+    where rejected_because is null
+
+),
+
+sign_ins as (
+
+    select
+        student_id,
+        {{ no_text }} as course_id,
+        {{ no_text }} as course_run_id,
+        'sign_in' as activity_type,
+        {{ no_text }} as event_type,
+        {{ no_text }} as item_id,
+        {{ no_number }} as quantity,
+        {{ no_number }} as minutes,
+        {{ no_number }} as progress_gained,
+        {{ no_flag }} as is_lesson_start,
+        {{ no_flag }} as is_lesson_finish,
+        {{ no_flag }} as is_correct,
+        {{ no_flag }} as is_first_attempt,
+        created_at as occurred_at,
+        created_at as known_at
+    from {{ ref('stg_platform__signed_in_events') }}
+    where rejected_because is null
+
+),
+
+events as (
+
+    select
+        student_id,
+        course_id,
+        {{ no_text }} as course_run_id,
+        'event' as activity_type,
+        event_type,
+        item_id,
+        quantity,
+        {% if minutes_event_types -%}
+        case
+            when event_type in ('{{ minutes_event_types | join("', '") }}')
+                then quantity
+        end
+        {%- else -%}
+        {{ no_number }}
+        {%- endif %} as minutes,
+        {{ no_number }} as progress_gained,
+        {{ no_flag }} as is_lesson_start,
+        {{ no_flag }} as is_lesson_finish,
+        {{ no_flag }} as is_correct,
+        {{ no_flag }} as is_first_attempt,
+        occurred_at,
+        greatest(occurred_at, coalesce(loaded_at, occurred_at)) as known_at
+    from {{ ref('stg_platform__activity_events') }}
+    where rejected_because is null
+
+),
+
+activity as (
+
+    select * from progress
+
+    union all
+
+    select * from quiz_answers
+
+    union all
+
+    select * from sign_ins
+
+    union all
+
+    select * from events
+
+)
+
+select * from activity

@@ -1,0 +1,55 @@
+with
+
+events as (
+
+    select * from {{ ref('stg_platform__checked_events') }}
+
+),
+
+repeated_events as (
+
+    select * from {{ ref('stg_platform__repeated_events') }}
+
+),
+
+activity_events as (
+
+    select
+        event_id,
+        student_id,
+        course_id,
+        event_type,
+        item_id,
+        quantity,
+        occurred_at,
+        loaded_at,
+        rejected_because
+    from events
+    where
+        not exists (
+            select 1
+            from repeated_events
+            where repeated_events.event_id = events.event_id
+        )
+
+    union all
+
+    select
+        event_id,
+        student_id,
+        course_id,
+        event_type,
+        item_id,
+        quantity,
+        occurred_at,
+        loaded_at,
+        case
+            when rejected_because is null and copy_number > 1
+                then 'event_id is repeated'
+            else rejected_because
+        end as rejected_because
+    from repeated_events
+
+)
+
+select * from activity_events

@@ -1,0 +1,44 @@
+-- Fails when the generic test unique_combination passes rows that it should not, or
+-- the other way round.
+
+{% set unique_rows %}
+    (select 1 as a, 1 as b union all select 1 as a, 2 as b)
+{% endset %}
+{% set repeated_rows %}
+    (select 1 as a, 1 as b union all select 1 as a, 1 as b)
+{% endset %}
+{% set repeated_nulls %}
+    (select 1 as a, null as b union all select 1 as a, null as b)
+{% endset %}
+
+with
+
+found as (
+
+    select
+        (
+            select count(*)
+            from ({{ test_unique_combination(unique_rows, ['a', 'b']) }}) as t
+        ) as on_unique_rows,
+        (
+            select count(*)
+            from ({{ test_unique_combination(unique_rows, ['a']) }}) as t
+        ) as on_part_of_the_key,
+        (
+            select count(*)
+            from ({{ test_unique_combination(repeated_rows, ['a', 'b']) }}) as t
+        ) as on_repeated_rows,
+        (
+            select count(*)
+            from ({{ test_unique_combination(repeated_nulls, ['a', 'b']) }}) as t
+        ) as on_repeated_nulls
+
+)
+
+select * from found
+where not (
+    on_unique_rows = 0
+    and on_part_of_the_key = 1
+    and on_repeated_rows = 1
+    and on_repeated_nulls = 1
+)

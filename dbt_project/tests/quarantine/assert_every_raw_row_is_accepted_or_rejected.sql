@@ -1,0 +1,47 @@
+{{ config(
+    enabled=setting('source_system') in ['sample', 'platform'],
+    severity='error',
+) }}
+
+-- What is this? One row per raw table whose accepted and rejected rows do not add
+-- up to what was read.
+--
+-- When does it matter? Always: rows were lost in silence, or counted twice.
+--
+-- How do I fix it? Look at the joins of staging model stg_platform__<source_table>:
+-- one of them meets a parent that is not unique, or an inner join drops rows.
+
+with
+
+accepted as (
+
+    {%- for table in platform_tables() %}
+    select
+        '{{ table }}' as source_table,
+        count(*) as accepted_rows
+    from {{ ref('stg_platform__' ~ table) }}
+    where rejected_because is null
+    {%- if not loop.last %}
+
+    union all
+    {% endif %}
+    {%- endfor %}
+
+),
+
+unbalanced as (
+
+    select
+        summary.source_table,
+        summary.raw_rows,
+        accepted.accepted_rows,
+        summary.rejected_rows
+    from {{ ref('quarantine_summary') }} as summary
+    left join accepted on summary.source_table = accepted.source_table
+    where
+        accepted.source_table is null
+        or accepted.accepted_rows + summary.rejected_rows <> summary.raw_rows
+
+)
+
+select * from unbalanced
