@@ -1,0 +1,74 @@
+"""Run the pipeline's own commands in a scratch folder, as a user would."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ml.settings import PROJECT_ROOT
+
+# What a developer has in the environment must not decide what a test sees.
+SETTINGS = (
+    "SOURCE_SYSTEM",
+    "DATA_RAW_PATH",
+    "TARGET_DEFINITION",
+    "OBSERVATION_WINDOW_DAYS",
+    "PREDICTION_LEADS",
+    "INCLUDE_ATTRIBUTES",
+    "AS_OF_DATE",
+    "TEST_FROM",
+    "PREDICTION_THRESHOLD",
+    "CONFIDENCE_THRESHOLD",
+)
+
+
+class CommandFailed(AssertionError):
+    """A command ended with an error; the message is what it printed."""
+
+
+def environment(scratch: Path, **settings: str) -> dict[str, str]:
+    """The environment of a command whose every file lies in `scratch`."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in SETTINGS and not name.startswith("MODEL_")
+    }
+    return (
+        inherited
+        | {
+            "WAREHOUSE_PATH": str(scratch / "warehouse.duckdb"),
+            "MODELS_PATH": str(scratch / "models"),
+            "DATA_PROCESSED_PATH": str(scratch / "published"),
+            "INTERVENE_STORE": f"sqlite:///{scratch / 'intervene.sqlite'}",
+            "DBT_TARGET_PATH": str(scratch / "target"),
+            "DBT_LOG_PATH": str(scratch / "logs"),
+        }
+        | settings
+    )
+
+
+def run(
+    scratch: Path,
+    *command: str | Path,
+    project: Path = PROJECT_ROOT,
+    check: bool = True,
+    **settings: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run `dbt …` or `python …` of this environment and return what it printed."""
+    program, *arguments = map(str, command)
+    executable = Path(sys.executable).with_name(program)
+    done = subprocess.run(
+        [executable, *arguments],
+        cwd=project,
+        env=environment(scratch, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        raise CommandFailed(
+            f"{' '.join(map(str, command))} ended with {done.returncode}:\n"
+            f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        )
+    return done
