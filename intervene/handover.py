@@ -1,0 +1,208 @@
+"""What crosses between the warehouse and `intervene`: flags in, messages out."""
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from intervene.store import Store
+from intervene.text import split_list
+from ml.settings import UserError
+from ml.warehouse import (
+    WarehouseMissing,
+    create_handback_tables,
+    handback_tables,
+    replace_rows,
+    table_exists,
+    transaction,
+)
+
+FLAG_COLUMNS = {
+    "student_id": "varchar",
+    "course_id": "varchar",
+    "course_run_id": "varchar",
+    "course_title": "varchar",
+    "assessment_id": "varchar",
+    "assessment_title": "varchar",
+    "assessment_kind": "varchar",
+    "as_of_date": "date",
+    "due_at": "timestamp",
+    "engagement_zone": "varchar",
+    "student_reason_1": "varchar",
+    "student_reason_2": "varchar",
+    "student_reason_3": "varchar",
+    "weak_topics": "varchar",
+}
+CONTACT_COLUMNS = {
+    "student_id": "varchar",
+    "first_name": "varchar",
+    "email": "varchar",
+    "phone": "varchar",
+    "locale": "varchar",
+    "timezone": "varchar",
+    "preferred_channel": "varchar",
+    "opted_out_at": "timestamp",
+}
+
+
+class WrongColumns(UserError):
+    """A table that is read here does not have the columns it should have."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a draft needs of a row of `flagged_students`: no score, no rank."""
+
+    student_id: str
+    course_id: str
+    course_run_id: str
+    course_title: str | None
+    assessment_id: str
+    assessment_title: str | None
+    assessment_kind: str | None
+    as_of_date: date
+    due_at: datetime | None
+    engagement_zone: str | None
+    reasons: tuple[str, ...]
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contact:
+    """How to reach a student. Personal: never printed, never stored."""
+
+    student_id: str
+    first_name: str | None = field(default=None, repr=False)
+    email: str | None = field(default=None, repr=False)
+    phone: str | None = field(default=None, repr=False)
+    locale: str | None = None
+    timezone: str | None = None
+    preferred_channel: str | None = None
+    opted_out_at: datetime | None = None
+
+
+# ---------------------------------------------------------------- in
+
+
+def read_flags(connection: duckdb.DuckDBPyConnection) -> list[Flag]:
+    """Read `flagged_students`, most pressing first.
+
+    Raises
+    ------
+    WarehouseMissing
+        The mart has not been built.
+    WrongColumns
+        Naming every column that is missing.
+    """
+    if not table_exists(connection, "flagged_students"):
+        raise WarehouseMissing(
+            "The warehouse has no table flagged_students. It is built from the "
+            "scores: run `dbt build`, `python -m ml.train` and `dbt build` again, "
+            "or `make run` for all of it."
+        )
+    rows = _read(
+        connection,
+        "main",
+        "flagged_students",
+        FLAG_COLUMNS,
+        ["flag_rank", "student_id"],
+    )
+    return [_to_flag(row) for row in rows]
+
+
+def read_contacts(connection: duckdb.DuckDBPyConnection) -> dict[str, Contact]:
+    """Read the contacts by student; a source without them has an empty table."""
+    if not table_exists(connection, "student_contacts", "personal"):
+        raise WarehouseMissing(
+            "The warehouse has no table personal.student_contacts. "
+            "Build it with `dbt build`."
+        )
+    rows = _read(
+        connection, "personal", "student_contacts", CONTACT_COLUMNS, ["student_id"]
+    )
+    return {row["student_id"]: Contact(**row) for row in rows}
+
+
+def why_nobody(connection: duckdb.DuckDBPyConnection) -> str:
+    """Explain an empty `flagged_students`."""
+    students, day = 0, None
+    if table_exists(connection, "student_scores", "ml"):
+        (students, day), *_ = connection.execute(
+            "select count(distinct student_id), max(as_of_date) from ml.student_scores"
+        ).fetchall()
+    if not students:
+        return "nothing was scored yet. Run `python -m ml.train`, then `dbt build`."
+    return (
+        f"{students:,} students have scores, the newest of {day}, and none of them "
+        "is flagged. Run `dbt build --select flagged_students` if the scores are "
+        "newer than the flags; else look at AS_OF_DATE, PREDICTION_THRESHOLD and "
+        "flag_capacity."
+    )
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection,
+    schema: str,
+    table: str,
+    columns: dict[str, str],
+    order: list[str],
+) -> list[dict[str, Any]]:
+    _require_columns(connection, schema, table, [*columns, *order])
+    casts = ", ".join(
+        f"cast({name} as {kind}) as {name}" for name, kind in columns.items()
+    )
+    rows = connection.execute(
+        f"select {casts} from {schema}.{table} order by {', '.join(order)}"
+    ).fetchall()
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _require_columns(
+    connection: duckdb.DuckDBPyConnection, schema: str, table: str, names: list[str]
+) -> None:
+    found = connection.execute(
+        "select column_name from information_schema.columns"
+        " where table_schema = ? and table_name = ?",
+        [schema, table],
+    ).fetchall()
+    missing = sorted(set(names) - {row[0] for row in found})
+    if missing:
+        raise WrongColumns(
+            f"Table {schema}.{table} has no column {', '.join(missing)}. "
+            "Build it again with `dbt build`."
+        )
+
+
+def _to_flag(row: dict[str, Any]) -> Flag:
+    reasons = [row.pop(f"student_reason_{number}") for number in (1, 2, 3)]
+    return Flag(
+        **{name: value for name, value in row.items() if name != "weak_topics"},
+        reasons=tuple(reason for reason in reasons if reason),
+        topics=tuple(split_list(row["weak_topics"])),
+    )
+
+
+# ---------------------------------------------------------------- out
+
+
+def copy_to_warehouse(
+    connection: duckdb.DuckDBPyConnection, store: Store, source_system: str
+) -> int:
+    """Replace schema `intervene` by what the store holds; return the messages.
+
+    Only messages of the warehouse's own source are copied: the same id is
+    another student elsewhere.
+    """
+    contents = {
+        "messages": store.messages(source_system),
+        "message_events": store.events(source_system),
+    }
+    create_handback_tables(connection, "intervene")
+    with transaction(connection):
+        for name, rows in contents.items():
+            columns = list(handback_tables("intervene")[name].columns)
+            frame = pd.DataFrame(rows, columns=columns)
+            replace_rows(connection, f"intervene.{name}", frame, where={})
+    return len(contents["messages"])
