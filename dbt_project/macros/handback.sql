@@ -15,6 +15,7 @@
         {% do create_handback_table(relation, node.columns.values()) %}
         {% do mismatches.extend(update_handback_table(relation, node.columns.values())) %}
     {% endfor %}
+    {% do keep_changes() %}
     {% if mismatches %}
         {{ exceptions.raise_compiler_error(
             'Tables that an older version made have columns of another type:\n  '
@@ -23,6 +24,15 @@
             ~ 'again: it is made anew.'
         ) }}
     {% endif %}
+    {% do commit_now() %}
+{% endmacro %}
+
+
+{# Looking relations up may have opened a transaction, which dbt rolls back at the
+   end of a hook; the statement makes sure that there is one to commit. #}
+{% macro commit_now() %}
+    {% call statement('commit_now') %}select 1 as done{% endcall %}
+    {% do adapter.commit() %}
 {% endmacro %}
 
 
@@ -86,7 +96,7 @@
             'SOURCE CHANGED from ' ~ built | join(' ') ~ ' to ' ~ now | join(' ')
             ~ ': incremental tables are dropped and built anew.', info=true
         ) %}
-        {# First of all: a run that is cut off here starts from nothing again. #}
+        {# So that a run that is cut off after this starts from nothing again. #}
         {% do adapter.drop_relation(record) %}
     {% endif %}
     {% for node in graph.nodes.values() %}
@@ -95,6 +105,19 @@
             {% do drop_if_exists(node) %}
         {% endif %}
     {% endfor %}
+    {% do commit_now() %}
+    {% do keep_changes() %}
+{% endmacro %}
+
+
+{#
+  dbt rolls back what a hook did by run_query unless something commits, and
+  making a schema is what commits on every engine.
+#}
+{% macro keep_changes() %}
+    {% do adapter.create_schema(
+        api.Relation.create(database=target.database, schema=target.schema)
+    ) %}
 {% endmacro %}
 
 

@@ -5,12 +5,14 @@
 #}
 
 
-{# Facts later than this have not happened yet: one day after the wall clock, because
-   clocks and time zones disagree. #}
+{# Facts later than this have not happened yet: one day after the wall clock,
+   because clocks and time zones disagree. #}
 {% macro latest_plausible_time() %}
     {%- set limit = run_started_at.astimezone(modules.pytz.utc)
         + modules.datetime.timedelta(days=1) -%}
-    cast('{{ limit.strftime("%Y-%m-%d %H:%M:%S") }}' as {{ dbt.type_timestamp() }})
+    cast(
+        '{{ limit.strftime("%Y-%m-%d %H:%M:%S") }}' as {{ dbt.type_timestamp() }}
+    )
 {%- endmacro %}
 
 
@@ -39,7 +41,7 @@
 {% endmacro %}
 
 
-{# A time that may be null, but not something else; needs raw_<column> beside it. #}
+{# A time that may be null, but not something else; needs raw_<column>. #}
 {% macro reject_bad_optional_time(column, may_be_future=false) %}
     when {{ is_unparsed(column) }} then '{{ column }} is not a time'
     when {{ column }} < {{ earliest_plausible_time() }}
@@ -59,23 +61,24 @@
 {% endmacro %}
 
 
-{# Something was given, and it could not be cast; needs raw_<column> beside it. #}
+{# Something was given, and it could not be cast; needs raw_<column>. #}
 {% macro is_unparsed(column) -%}
     ({{ column }} is null and {{ blank_to_null('raw_' ~ column) }} is not null)
 {%- endmacro %}
 
 
-{# The ids of a rejected row, and nothing else of it: `student_id=7, lesson_id=?`. #}
+{# The ids of a rejected row, and nothing else: `student_id=7, lesson_id=?`. #}
 {% macro record_key(columns) %}
     {%- for column in columns -%}
-    {{ "', " if not loop.first else "'" }}{{ column }}=' || coalesce({{ column }}, '?')
+    {{ "', " if not loop.first else "'" }}{{ column }}='
+    || coalesce({{ column }}, '?')
     {{- ' || ' if not loop.last }}
     {%- endfor -%}
 {% endmacro %}
 
 
-{# The raw tables of the native contract, each with the ids that tell which row it
-   was; times and values stay out, so that quarantine holds ids only. #}
+{# The raw tables of the native contract, each with the ids that tell which row
+   it was; times and values stay out, so that quarantine holds ids only. #}
 {% macro platform_tables() %}
     {{ return({
         'students': ['student_id'],
@@ -94,7 +97,7 @@
 {% endmacro %}
 
 
-{# Names the tables on the console, because a failing test only gives their number. #}
+{# Names the tables on the console: a failing test only gives their number. #}
 {% macro name_tables_over_quarantine_limit() %}
     {% if not execute or flags.WHICH not in ['build', 'test'] %}
         {{ return('') }}

@@ -1,8 +1,8 @@
 {#
-  Spells that touch or overlap are one. Renders a subselect of `relation` (columns
-  started_at, ended_at, subscription_id and those of `keys`) with one column more:
-  run_started_at, the first instant of the unbroken run a spell belongs to.
-  Spells are half open, so that one that begins when another ends touches it.
+  Spells that touch or overlap are one. Renders a subselect of `relation`
+  (columns started_at, ended_at, subscription_id and those of `keys`) with one
+  column more: run_started_at, the first instant of the unbroken run a spell
+  belongs to. Spells are half open: one that begins as another ends touches it.
 #}
 {% macro with_run_start(relation, keys) %}
     (

@@ -15,7 +15,7 @@
 {% endmacro %}
 
 
-{# The columns that raw table students has, in small letters; none while parsing. #}
+{# The columns of raw table students in small letters; none while parsing. #}
 {% macro raw_student_columns() %}
     {% set relation = ref('students') if setting('source_system') == 'sample'
         else source('platform', 'students') %}

@@ -39,7 +39,12 @@ contacted as (
         on points.student_id = messages.student_id
     where
         messages.sent_at >= points.as_of_date
-        and (points.due_at is null or messages.sent_at < points.due_at)
+        -- An open sitting ends when it is sat; a moved one at its new time.
+        and (
+            coalesce(points.outcome_due_at, points.submitted_at) is null
+            or messages.sent_at
+            < coalesce(points.outcome_due_at, points.submitted_at)
+        )
 
 ),
 

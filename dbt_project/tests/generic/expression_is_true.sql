@@ -5,7 +5,7 @@
 {% test expression_is_true(model, expression) %}
 
 select *
-from {{ model }} as tested
+from {{ model }}
 where not ({{ expression }})
 
 {% endtest %}

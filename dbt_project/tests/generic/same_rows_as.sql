@@ -1,6 +1,7 @@
 {#
-  Fails when the rows of the model are not those of `other`, told apart by `columns`:
-  a join has lost rows, made rows twice, or brought in new ones. Nulls count as equal.
+  Fails when the rows of the model are not those of `other`, told apart by
+  `columns`: a join has lost rows, made rows twice, or brought in new ones.
+  Nulls count as equal.
 #}
 {% test same_rows_as(model, other, columns) %}
 
@@ -13,7 +14,7 @@ from (
         {{ columns | join(',\n        ') }},
         1 as is_here,
         0 as is_there
-    from {{ model }} as tested
+    from {{ model }}
 
     union all
 
@@ -21,7 +22,7 @@ from (
         {{ columns | join(',\n        ') }},
         0 as is_here,
         1 as is_there
-    from {{ other }} as reference
+    from {{ other }}
 ) as both_sides
 group by
     {{ columns | join(',\n    ') }}

@@ -7,7 +7,7 @@
 select
     {{ columns | join(',\n    ') }},
     count(*) as copies
-from {{ model }} as tested
+from {{ model }}
 group by
     {{ columns | join(',\n    ') }}
 having count(*) > 1

@@ -1,8 +1,14 @@
--- Fails when the generic test accepted_range passes rows that it should not, or the
--- other way round.
+-- Fails when the generic test accepted_range passes rows that it should
+-- not, or the other way round.
 
 {% set rows %}
-    (select 0 as a union all select 5 as a union all select null as a)
+    (
+        select 0 as a
+        union all
+        select 5 as a
+        union all
+        select null as a
+    ) as inline_rows
 {% endset %}
 
 with

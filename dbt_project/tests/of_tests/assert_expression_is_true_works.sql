@@ -1,5 +1,5 @@
--- Fails when the generic test expression_is_true passes rows that it should not, or
--- the other way round.
+-- Fails when the generic test expression_is_true passes rows that it should
+-- not, or the other way round.
 
 {% set rows %}
     (
@@ -8,7 +8,7 @@
         select 3 as a, 2 as b
         union all
         select null as a, 2 as b
-    )
+    ) as inline_rows
 {% endset %}
 
 with

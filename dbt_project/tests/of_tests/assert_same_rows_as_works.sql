@@ -1,13 +1,21 @@
--- Fails when the generic test same_rows_as passes tables that it should not, or the
--- other way round.
+-- Fails when the generic test same_rows_as passes tables that it should
+-- not, or the other way round.
 
-{% set no_rows %}(select 1 as a, 1 as b where 1 = 0){% endset %}
-{% set one_row %}(select 1 as a, 1 as b){% endset %}
-{% set other_row %}(select 1 as a, 2 as b){% endset %}
-{% set row_twice %}
-    (select 1 as a, 1 as b union all select 1 as a, 1 as b)
+{% set no_rows %}
+    (select 1 as a, 1 as b where 1 = 0) as inline_rows
 {% endset %}
-{% set null_row %}(select 1 as a, cast(null as integer) as b){% endset %}
+{% set one_row %}
+    (select 1 as a, 1 as b) as inline_rows
+{% endset %}
+{% set other_row %}
+    (select 1 as a, 2 as b) as inline_rows
+{% endset %}
+{% set row_twice %}
+    (select 1 as a, 1 as b union all select 1 as a, 1 as b) as inline_rows
+{% endset %}
+{% set null_row %}
+    (select 1 as a, cast(null as integer) as b) as inline_rows
+{% endset %}
 
 with
 

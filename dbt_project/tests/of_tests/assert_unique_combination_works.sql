@@ -1,14 +1,14 @@
--- Fails when the generic test unique_combination passes rows that it should not, or
--- the other way round.
+-- Fails when the generic test unique_combination passes rows that it should
+-- not, or the other way round.
 
 {% set unique_rows %}
-    (select 1 as a, 1 as b union all select 1 as a, 2 as b)
+    (select 1 as a, 1 as b union all select 1 as a, 2 as b) as inline_rows
 {% endset %}
 {% set repeated_rows %}
-    (select 1 as a, 1 as b union all select 1 as a, 1 as b)
+    (select 1 as a, 1 as b union all select 1 as a, 1 as b) as inline_rows
 {% endset %}
 {% set repeated_nulls %}
-    (select 1 as a, null as b union all select 1 as a, null as b)
+    (select 1 as a, null as b union all select 1 as a, null as b) as inline_rows
 {% endset %}
 
 with
@@ -30,7 +30,9 @@ found as (
         ) as on_repeated_rows,
         (
             select count(*)
-            from ({{ test_unique_combination(repeated_nulls, ['a', 'b']) }}) as t
+            from (
+                {{ test_unique_combination(repeated_nulls, ['a', 'b']) }}
+            ) as t
         ) as on_repeated_nulls
 
 )

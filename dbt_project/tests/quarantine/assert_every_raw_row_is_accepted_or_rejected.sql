@@ -3,13 +3,13 @@
     severity='error',
 ) }}
 
--- What is this? One row per raw table whose accepted and rejected rows do not add
--- up to what was read.
+-- What is this? One row per raw table whose accepted and rejected rows do not
+-- add up to what was read.
 --
 -- When does it matter? Always: rows were lost in silence, or counted twice.
 --
--- How do I fix it? Look at the joins of staging model stg_platform__<source_table>:
--- one of them meets a parent that is not unique, or an inner join drops rows.
+-- How do I fix it? Look at the joins of model stg_platform__<source_table>: one
+-- of them meets a parent that is not unique, or an inner join drops rows.
 
 with
 

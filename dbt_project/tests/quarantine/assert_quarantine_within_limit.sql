@@ -2,17 +2,17 @@
 
 {%- do name_tables_over_quarantine_limit() %}
 
--- What is this? One row per raw table of which more than max_quarantine_share of
--- the rows were rejected, with the commonest reason.
+-- What is this? One row per raw table of which more than max_quarantine_share
+-- of the rows were rejected, with the commonest reason.
 --
 -- When does it matter? Single dirty rows are normal. A table over the limit was
--- damaged, mapped wrongly, or lost a table that it points to; what is built on the
--- rest would look right and be wrong.
+-- damaged, mapped wrongly, or lost a table that it points to; what is built on
+-- the rest would look right and be wrong.
 --
 -- How do I fix it? Read quarantine.quarantine_by_reason for the table, and
--- quarantine.quarantine for the ids. Many 'is unknown' mean that the parent table
--- lacks rows, or has lost them to its own quarantine: begin there. Many 'is not a
--- time' or 'in the future' mean a format or a time zone: see
+-- quarantine.quarantine for the ids. Many 'is unknown' mean that the parent
+-- table lacks rows, or has lost them to its own quarantine: begin there. Many
+-- 'is not a time' or 'in the future' mean a format or a time zone: see
 -- docs/bring-your-own-data.md. If the data really is like that, raise
 -- max_quarantine_share in dbt_project.yml, or with --vars.
 

@@ -11,7 +11,13 @@ enrollments as (
 
 assessments as (
 
-    select * from {{ canonical('assessments') }}
+    select
+        *,
+        dense_rank() over (
+            partition by course_run_id, kind
+            order by due_at nulls last
+        ) as position_in_run
+    from {{ canonical('assessments') }}
 
 ),
 
@@ -21,14 +27,18 @@ bookings as (
 
 ),
 
--- A result carried over from an earlier run says that the sitting is not met.
+-- A result carried over from an earlier run: from then on there is nothing to sit.
 carried_over as (
 
-    select distinct
+    select
         student_id,
-        assessment_id
+        assessment_id,
+        min(submitted_at) as carried_over_at
     from {{ canonical('results') }}
     where is_carried_over
+    group by
+        student_id,
+        assessment_id
 
 ),
 
@@ -46,6 +56,11 @@ offered as (
         assessments.weight,
         assessments.pass_mark,
         assessments.due_at,
+        carried_over.carried_over_at,
+        case
+            when assessments.course_run_id is not null
+                then assessments.position_in_run
+        end as position_in_run,
         case
             when assessments.due_at < enrollments.began_at then 1 else 0
         end as is_past
@@ -59,7 +74,6 @@ offered as (
         on
             enrollments.student_id = carried_over.student_id
             and assessments.assessment_id = carried_over.assessment_id
-    where carried_over.student_id is null
 
 ),
 
@@ -80,13 +94,31 @@ issues as (
 
 ),
 
+-- Among the run's assessments of its kind, also for those who joined late; where
+-- there is no common run, among those still to come when the enrollment began.
+-- What is booked later moves no position.
+positioned as (
+
+    select
+        *,
+        coalesce(
+            position_in_run,
+            dense_rank() over (
+                partition by student_id, course_run_id, kind, is_past
+                order by due_at nulls last
+            )
+        ) as assessment_position
+    from issues
+    where issue_number = 1
+
+),
+
 met_by_default as (
 
     select *
-    from issues
+    from positioned
     where
-        issue_number = 1
-        and is_past = 0
+        is_past = 0
         and (
             due_at is null
             or (kind = 'exam' and number_of_kind = 1)
@@ -99,20 +131,23 @@ met_by_default as (
 booked as (
 
     select
-        issues.*,
+        positioned.*,
         bookings.scheduled_at,
         bookings.booked_at
-    from issues
+    from positioned
     inner join bookings
         on
-            issues.student_id = bookings.student_id
-            and issues.assessment_id = bookings.assessment_id
+            positioned.student_id = bookings.student_id
+            and positioned.assessment_id = bookings.assessment_id
     where
-        issues.issue_number = 1
-        and bookings.scheduled_at >= issues.began_at
+        bookings.scheduled_at >= positioned.began_at
+        -- Noted down afterwards: it never told anybody when to sit.
+        and bookings.booked_at < bookings.scheduled_at
         -- What is booked in a later enrollment belongs to that one.
-        and bookings.booked_at
-        < coalesce(issues.next_began_at, bookings.scheduled_at)
+        and (
+            positioned.next_began_at is null
+            or bookings.booked_at < positioned.next_began_at
+        )
 
 ),
 
@@ -126,7 +161,9 @@ versions as (
         kind,
         weight,
         pass_mark,
+        assessment_position,
         began_at,
+        carried_over_at,
         due_at as issue_due_at,
         due_at,
         cast(null as {{ dbt.type_timestamp() }}) as known_from,
@@ -143,7 +180,9 @@ versions as (
         kind,
         weight,
         pass_mark,
+        assessment_position,
         began_at,
+        carried_over_at,
         due_at as issue_due_at,
         scheduled_at as due_at,
         booked_at as known_from,
@@ -246,14 +285,21 @@ due_versions as (
         kind,
         weight,
         pass_mark,
+        cast(assessment_position as {{ dbt.type_int() }}) as assessment_position,
         began_at,
         issue_due_at,
         due_at,
         known_from,
-        least(
-            coalesce(next_known_from, presumed_until),
-            coalesce(presumed_until, next_known_from)
+        -- The earliest of its ends, null for none.
+        nullif(
+            least(
+                coalesce(next_known_from, {{ far_future() }}),
+                coalesce(presumed_until, {{ far_future() }}),
+                coalesce(carried_over_at, {{ far_future() }})
+            ),
+            {{ far_future() }}
         ) as known_until,
+        carried_over_at,
         cast(version_number as {{ dbt.type_int() }}) as version_number,
         next_known_from is null as is_final
     from with_ends

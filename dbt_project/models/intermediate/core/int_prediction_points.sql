@@ -119,7 +119,7 @@ known as (
         course_id,
         course_run_id,
         assessment_id,
-        as_of_date,
+        candidates.as_of_date,
         began_at,
         kind,
         due_at,
@@ -127,16 +127,19 @@ known as (
         max(is_training) as is_training,
         max(is_scoring) as is_scoring
     from candidates
+    cross join calendar
     where
-        began_at < as_of_date
-        and (known_from is null or known_from < as_of_date)
-        and (known_until is null or known_until >= as_of_date)
+        -- A day that the data does not reach yet cannot be stood on.
+        (is_scoring = 1 or candidates.as_of_date <= calendar.data_until)
+        and began_at < candidates.as_of_date
+        and (known_from is null or known_from < candidates.as_of_date)
+        and (known_until is null or known_until >= candidates.as_of_date)
     group by
         student_id,
         course_id,
         course_run_id,
         assessment_id,
-        as_of_date,
+        candidates.as_of_date,
         began_at,
         kind,
         due_at,
@@ -144,16 +147,37 @@ known as (
 
 ),
 
+-- A later enrollment that meets the assessment takes it over, whatever its own
+-- due time.
+ownership as (
+
+    select
+        student_id,
+        course_run_id,
+        assessment_id,
+        min(greatest(began_at, coalesce(known_from, began_at))) over (
+            partition by student_id, course_id, assessment_id
+            order by began_at, course_run_id
+            rows between 1 following and unbounded following
+        ) as owned_until
+    from due_versions
+    where version_number = 1
+
+),
+
 -- The latest enrollment begun before the day owns the sitting.
 owned as (
 
-    select
-        *,
-        row_number() over (
-            partition by student_id, course_id, assessment_id, as_of_date
-            order by began_at desc, course_run_id, version_number desc
-        ) as owner
+    select known.*
     from known
+    inner join ownership
+        on
+            known.student_id = ownership.student_id
+            and known.course_run_id = ownership.course_run_id
+            and known.assessment_id = ownership.assessment_id
+    where
+        ownership.owned_until is null
+        or ownership.owned_until >= known.as_of_date
 
 ),
 
@@ -199,8 +223,7 @@ open_questions as (
             owned.student_id = enrollments.student_id
             and owned.course_run_id = enrollments.course_run_id
     where
-        owned.owner = 1
-        and (
+        (
             enrollments.withdrawn_at is null
             or enrollments.withdrawn_at >= owned.as_of_date
         )

@@ -14,27 +14,18 @@ results as (
 
     select
         *,
-        coalesce(
-            score_known_at,
-            {{ dbt.dateadd(
-                'day', var('grading_delay_days'), 'submitted_at'
-            ) }}
+        -- Nobody knows a score before the work is handed in.
+        greatest(
+            submitted_at,
+            coalesce(
+                score_known_at,
+                {{ dbt.dateadd(
+                    'day', var('grading_delay_days'), 'submitted_at'
+                ) }}
+            )
         ) as graded_at
     from {{ canonical('results') }}
     where not is_carried_over
-
-),
-
-assessments as (
-
-    select
-        assessment_id,
-        course_run_id,
-        dense_rank() over (
-            partition by course_run_id, kind
-            order by due_at nulls last
-        ) as position_in_run
-    from {{ canonical('assessments') }}
 
 ),
 
@@ -43,9 +34,8 @@ assessment_runs as (
 
     select
         assessment_id,
-        max(course_run_id) as course_run_id,
-        min(position_in_run) as position_in_run
-    from assessments
+        max(course_run_id) as course_run_id
+    from {{ canonical('assessments') }}
     group by assessment_id
 
 ),
@@ -109,6 +99,7 @@ sittings as (
         final_versions.kind,
         final_versions.weight,
         final_versions.pass_mark,
+        final_versions.assessment_position,
         final_versions.issue_due_at,
         final_versions.due_at as outcome_due_at,
         attempts.submitted_at,
@@ -121,11 +112,16 @@ sittings as (
         end as passed,
         attempts.graded_at,
         -- When anybody first handed this issue in: before that nobody knows
-        -- whether results of it are recorded at all.
-        min(attempts.submitted_at) over (
-            partition by
-                final_versions.assessment_id, final_versions.issue_due_at
-        ) as first_result_at
+        -- whether results of it are recorded at all. Null for a student who had
+        -- nothing to sit after all.
+        case
+            when final_versions.carried_over_at is null
+                then min(attempts.submitted_at) over (
+                    partition by
+                        final_versions.assessment_id,
+                        final_versions.issue_due_at
+                )
+        end as first_result_at
     from final_versions
     left join attempts
         on
@@ -134,29 +130,6 @@ sittings as (
             and final_versions.assessment_id = attempts.assessment_id
             and attempts.attempt = 1
 
-),
-
-positioned as (
-
-    select
-        sittings.*,
-        -- Position among the run's assessments of this kind, also for those who
-        -- joined late; where there is no common run, among those met.
-        cast(case
-            when assessment_runs.course_run_id is not null
-                then assessment_runs.position_in_run
-            else dense_rank() over (
-                partition by
-                    sittings.student_id,
-                    sittings.course_run_id,
-                    sittings.kind
-                order by sittings.issue_due_at nulls last
-            )
-        end as {{ dbt.type_int() }}) as assessment_position
-    from sittings
-    inner join assessment_runs
-        on sittings.assessment_id = assessment_runs.assessment_id
-
 )
 
-select * from positioned
+select * from sittings

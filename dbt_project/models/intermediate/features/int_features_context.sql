@@ -37,7 +37,7 @@ outcomes as (
         points.assessment_id,
         points.assessment_kind,
         points.assessment_position,
-        cast(labels.label_known_at as date) as known_date,
+        max(cast(labels.label_known_at as date)) as known_date,
         max(labels.outcome) as outcome
     from points
     inner join labels
@@ -57,8 +57,7 @@ outcomes as (
         points.course_id,
         points.assessment_id,
         points.assessment_kind,
-        points.assessment_position,
-        cast(labels.label_known_at as date)
+        points.assessment_position
 
 ),
 

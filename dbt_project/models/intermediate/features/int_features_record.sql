@@ -26,8 +26,8 @@ sittings as (
 
 ),
 
--- Each sitting of the student that was due before the day, as known then.
-due_before as (
+-- Every sitting of the student with its due time as known that day.
+known_sittings as (
 
     select
         observations.student_id,
@@ -66,8 +66,7 @@ due_before as (
             and due_versions.course_run_id = sittings.course_run_id
             and due_versions.assessment_id = sittings.assessment_id
     where
-        due_versions.due_at < observations.as_of_date
-        and due_versions.began_at < observations.as_of_date
+        due_versions.began_at < observations.as_of_date
         and (
             due_versions.known_from is null
             or due_versions.known_from < observations.as_of_date
@@ -89,7 +88,9 @@ judged as (
             partition by student_id, course_run_id, as_of_date, is_this_run
             order by due_at desc, assessment_id
         ) as recency
-    from due_before
+    from known_sittings
+    -- Within the grace period nothing is missed yet.
+    where accepted_until < as_of_date
 
 ),
 
@@ -134,29 +135,22 @@ sums as (
 
 ),
 
--- Work due on the day or later that was handed in before it.
+-- Work of this run due on the day or later that was handed in before it.
 early as (
 
     select
-        observations.student_id,
-        observations.course_run_id,
-        observations.as_of_date,
-        count(*) as handed_in_early
-    from observations
-    inner join sittings
-        on
-            observations.student_id = sittings.student_id
-            and observations.course_run_id = sittings.course_run_id
+        student_id,
+        course_run_id,
+        as_of_date,
+        count(submitted_at) as handed_in_early
+    from known_sittings
     where
-        sittings.submitted_at < observations.as_of_date
-        and (
-            sittings.issue_due_at is null
-            or sittings.issue_due_at >= observations.as_of_date
-        )
+        is_this_run = 1
+        and (due_at is null or due_at >= as_of_date)
     group by
-        observations.student_id,
-        observations.course_run_id,
-        observations.as_of_date
+        student_id,
+        course_run_id,
+        as_of_date
 
 ),
 

@@ -1,5 +1,7 @@
 -- Where does the student stand among all enrollments open in the same run that
--- day? Share of the others strictly below; null below a minimum of peers.
+-- day? Share of the others strictly below; null below a minimum of peers. Who is
+-- past the end of validity is compared with those who are open, and counts for
+-- nobody else.
 
 {% set measures = {
     'active_days': 'to_date.to_date_active_days',
@@ -42,6 +44,7 @@ measured as (
         observations.course_run_id,
         observations.as_of_date,
         observations.peer_group_id,
+        observations.is_open,
         {% for name, column in measures.items() %}
         {{ column }} as {{ name }},
         {% endfor %}
@@ -72,23 +75,24 @@ ranked as (
         student_id,
         course_run_id,
         as_of_date,
+        is_open,
         {% for name in measures %}
         {{ name }},
-        count({{ name }}) over (
+        count(case when is_open = 1 then {{ name }} end) over (
             partition by peer_group_id, as_of_date
         ) as {{ name }}_peers,
-        percent_rank() over (
-            partition by
-                peer_group_id,
-                as_of_date,
-                case when {{ name }} is null then 1 else 0 end
-            order by {{ name }}
-        ) as {{ name }}_percentile,
+        sum(is_open) over (
+            partition by peer_group_id, as_of_date order by {{ name }} nulls last
+        ) as {{ name }}_up_to,
+        sum(is_open) over (
+            partition by peer_group_id, as_of_date, {{ name }}
+        ) as {{ name }}_ties,
         {% endfor %}
         -- Whole numbers, whose sums do not depend on the order of the rows.
-        sum(missed) over (partition by peer_group_id, as_of_date)
-        / nullif(sum(due) over (partition by peer_group_id, as_of_date), 0)
-            as run_missed_share
+        sum(is_open * missed) over (partition by peer_group_id, as_of_date)
+        / nullif(
+            sum(is_open * due) over (partition by peer_group_id, as_of_date), 0
+        ) as run_missed_share
     from measured
 
 ),
@@ -104,7 +108,10 @@ features as (
             when
                 {{ name }} is not null
                 and {{ name }}_peers >= {{ var('min_peers') }}
-                then {{ as_number(name ~ '_percentile') }}
+                then {{ ratio(
+                    name ~ '_up_to - ' ~ name ~ '_ties',
+                    name ~ '_peers - is_open'
+                ) }}
         end as relative_{{ name }}_percentile,
         {% endfor %}
         case

@@ -52,7 +52,15 @@ observations as (
         {{ add_days(
             'days.as_of_date', '-' ~ setting('observation_window_days')
         ) }} as window_start,
-        asked.student_id is not null as is_asked
+        asked.student_id is not null as is_asked,
+        -- Who is compared with must not depend on which day is scored.
+        case
+            when
+                enrollments.valid_to is null
+                or enrollments.valid_to >= days.as_of_date
+                then 1
+            else 0
+        end as is_open
     from days
     inner join enrollments
         on days.peer_group_id = enrollments.peer_group_id

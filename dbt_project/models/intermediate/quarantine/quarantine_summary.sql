@@ -24,7 +24,9 @@ summary as (
         row_counts.source_table,
         row_counts.raw_rows,
         coalesce(rejected.rejected_rows, 0) as rejected_rows,
-        {{ ratio('coalesce(rejected.rejected_rows, 0)', 'row_counts.raw_rows') }}
+        {{ ratio(
+            'coalesce(rejected.rejected_rows, 0)', 'row_counts.raw_rows'
+        ) }}
             as rejected_share
     from row_counts
     left join rejected on row_counts.source_table = rejected.source_table

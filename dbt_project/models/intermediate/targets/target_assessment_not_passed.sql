@@ -11,14 +11,14 @@ points as (
 
 ),
 
--- A self-paced assessment is due when it is sat.
+-- A self-paced assessment is due when it is sat; what is booked after that is a
+-- resit.
 with_outcome_due as (
 
     select
         *,
         case
-            when due_at is null then coalesce(outcome_due_at, submitted_at)
-            when outcome_due_at < due_at then due_at
+            when due_at is null then coalesce(submitted_at, outcome_due_at)
             else outcome_due_at
         end as outcome_at
     from points
@@ -35,7 +35,7 @@ with_deadline as (
         {{ dbt.dateadd(
             'day',
             var('grace_days') + var('grading_delay_days'),
-            'outcome_at'
+            'case when outcome_at < due_at then due_at else outcome_at end'
         ) }} as label_known_at
     from with_outcome_due
 

@@ -35,8 +35,7 @@ with_sitting as (
     select
         *,
         case
-            when due_at is null then coalesce(outcome_due_at, submitted_at)
-            when outcome_due_at < due_at then due_at
+            when due_at is null then coalesce(submitted_at, outcome_due_at)
             else outcome_due_at
         end as sitting_at
     from points
@@ -49,6 +48,11 @@ with_horizon as (
         *,
         {{ dbt.dateadd(
             'day', var('repurchase_horizon_days'), 'sitting_at'
+        ) }} as horizon_ends_at,
+        {{ dbt.dateadd(
+            'day',
+            var('repurchase_horizon_days'),
+            'case when sitting_at < due_at then due_at else sitting_at end'
         ) }} as label_known_at
     from with_sitting
 
@@ -68,7 +72,7 @@ bought_again as (
             and with_horizon.course_id = purchases.course_id
     where
         purchases.purchased_at >= with_horizon.sitting_at
-        and purchases.purchased_at < with_horizon.label_known_at
+        and purchases.purchased_at < with_horizon.horizon_ends_at
 
 ),
 

@@ -10,7 +10,7 @@ row_counts as (
     select
         '{{ table }}' as source_table,
         count(*) as raw_rows
-    from {{ raw_table('oulad', table) }} as raw
+    from {{ raw_table('oulad', table) }} as file_rows
     {%- if not loop.last %}
 
     union all

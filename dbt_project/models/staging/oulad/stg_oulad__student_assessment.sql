@@ -1,8 +1,10 @@
+{{ config(materialized='table') }}
+
 with
 
 source as (
 
-    select * from {{ raw_table('oulad', 'studentAssessment') }} as raw
+    select * from {{ raw_table('oulad', 'studentAssessment') }} as file_rows
 
 ),
 

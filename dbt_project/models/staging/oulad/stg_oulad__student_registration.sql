@@ -1,8 +1,10 @@
+{{ config(materialized='table') }}
+
 with
 
 source as (
 
-    select * from {{ raw_table('oulad', 'studentRegistration') }} as raw
+    select * from {{ raw_table('oulad', 'studentRegistration') }} as file_rows
 
 ),
 

@@ -1,11 +1,11 @@
--- By far the largest table: read and checked once, then kept.
+-- By far the largest table: everything else reads it from here.
 {{ config(materialized='table') }}
 
 with
 
 source as (
 
-    select * from {{ raw_table('oulad', 'studentVle') }} as raw
+    select * from {{ raw_table('oulad', 'studentVle') }} as file_rows
 
 ),
 

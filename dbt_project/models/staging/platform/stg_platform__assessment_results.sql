@@ -62,7 +62,11 @@ checked as (
             when known_assessment_id is null then 'assessment_id is unknown'
             {{ reject_bad_time('submitted_at') }}
             {{ reject_bad_optional_time('graded_at') }}
-            {{ reject_bad_number('score', -1000000, 1000000) }}
+            -- By day, because grades often carry a date without a time.
+            when
+                cast(graded_at as date) < cast(submitted_at as date)
+                then 'graded_at is before submitted_at'
+            {{ reject_bad_number('score', 0, 1000000) }}
             when {{ is_unparsed('passed') }} then 'passed is not true or false'
         end as rejected_because
     from matched

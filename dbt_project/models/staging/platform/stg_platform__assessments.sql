@@ -54,7 +54,7 @@ checked as (
             -- Otherwise a damaged due time would make it a self-paced one.
             {{ reject_bad_optional_time('due_at', may_be_future=true) }}
             {{ reject_bad_number('weight', 0, 1000000) }}
-            {{ reject_bad_number('pass_mark', -1000000, 1000000) }}
+            {{ reject_bad_number('pass_mark', 0, 1000000) }}
         end as rejected_because
     from matched
 

@@ -1,5 +1,5 @@
--- Each event with what is wrong with it by itself; stg_platform__activity_events
--- adds what only shows beside the others.
+-- Each event with what is wrong with it by itself; model
+-- stg_platform__activity_events adds what only shows beside the others.
 
 with
 

@@ -76,7 +76,9 @@ quiz_question_answers as (
         verdict,
         created_at,
         case
-            {{ reject_missing(['student_id', 'course_id', 'quiz_question_id']) }}
+            {{ reject_missing([
+                'student_id', 'course_id', 'quiz_question_id',
+            ]) }}
             when known_student_id is null then 'student_id is unknown'
             when known_course_id is null then 'course_id is unknown'
             when

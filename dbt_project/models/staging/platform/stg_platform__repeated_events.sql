@@ -1,7 +1,7 @@
 {{ config(materialized='table') }}
 
--- The few events whose id occurs more than once, numbered. Kept apart as a table,
--- so that the view of all events needs no window over them.
+-- The few events whose id occurs more than once, numbered. Kept apart as a
+-- table, so that the view of all events needs no window over them.
 
 with
 
@@ -13,11 +13,7 @@ events as (
 
 repeated_ids as (
 
-    select event_id
-    from events
-    where event_id is not null
-    group by event_id
-    having count(*) > 1
+    select * from {{ ref('stg_platform__repeated_event_ids') }}
 
 ),
 

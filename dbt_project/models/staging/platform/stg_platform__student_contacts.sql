@@ -48,7 +48,7 @@ checked as (
         case
             {{ reject_missing(['student_id']) }}
             when known_student_id is null then 'student_id is unknown'
-            -- Without a contact nobody is written to: safer than a lost opt-out.
+            -- Without a contact nobody is written to: safer than losing this.
             {{ reject_bad_optional_time('opted_out_at') }}
         end as rejected_because
     from matched

@@ -15,7 +15,8 @@ parsed as (
     select
         {{ blank_to_null('student_id') }} as student_id,
         {%- for attribute in attributes %}
-        {{ blank_to_null(adapter.quote(attribute)) }} as {{ adapter.quote(attribute) }},
+        {{ blank_to_null(adapter.quote(attribute)) }}
+            as {{ adapter.quote(attribute) }},
         {%- endfor %}
         {{ parse_timestamp('registered_at') }} as registered_at
     from source

@@ -67,6 +67,8 @@ checked as (
             {{ reject_bad_optional_time('valid_to', may_be_future=true) }}
             {{ reject_bad_optional_time('withdrawn_at') }}
             when valid_to < valid_from then 'valid_to is before valid_from'
+            -- Money given back is not a purchase.
+            when amount_cents < 0 then 'amount_cents is negative'
         end as rejected_because
     from matched
 
