@@ -1,0 +1,299 @@
+"""From the warehouse to points in memory, and which of them serve for what."""
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ml.features import BOOLEAN, CATEGORY, NUMBER
+from ml.settings import UserError
+from ml.warehouse import require_tables
+
+KEY = ["student_id", "course_id", "assessment_id", "as_of_date"]
+TARGETS = "student_targets"
+FEATURES = "student_features_14d"
+TARGET_COLUMNS = [
+    *KEY,
+    "course_run_id",
+    "due_at",
+    "lead_days",
+    "is_training_point",
+    "is_scoring_point",
+    "run_started_at",
+    "is_first_sitting",
+    "at_risk",
+    "label_status",
+    "label_known_at",
+    "contacted_before_due",
+]
+# Share of the days that the test period takes by default, and share of the earlier
+# points that calibration takes.
+NEWEST_SHARE = 0.2
+FOLDS = 3
+NUMBER_TYPE = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL)\b")
+
+
+@dataclass(frozen=True)
+class Points:
+    """Prediction points in key order: what is known of each, and its features.
+
+    `targets` and `features` have the same rows; `kinds` says number, boolean or
+    category for each feature column.
+    """
+
+    targets: pd.DataFrame
+    features: pd.DataFrame
+    kinds: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, rows: pd.Series | np.ndarray) -> "Points":
+        """The points for which `rows` is true, still in key order."""
+        chosen = np.asarray(rows, dtype=bool)
+        return Points(
+            self.targets[chosen].reset_index(drop=True),
+            self.features[chosen].reset_index(drop=True),
+            self.kinds,
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """`at_risk` as integers; only for points with a matured label."""
+        return self.targets["at_risk"].to_numpy(dtype=np.int64)
+
+    @property
+    def students(self) -> np.ndarray:
+        """`student_id` of each point."""
+        return self.targets["student_id"].to_numpy(dtype=object)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is searched on, calibrated on and tested on; nobody is in two."""
+
+    search: Points
+    calibration: Points
+    test: Points
+    left_out: int
+    test_from: date
+    calibration_from: date
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_points(connection: duckdb.DuckDBPyConnection) -> Points:
+    """Read matured training points and all scoring points with their features.
+
+    Raises
+    ------
+    UserError
+        A table is missing, a feature has a type that the model cannot take, or a
+        point has no row of features.
+    """
+    require_tables(connection, [TARGETS, FEATURES])
+    kinds = _feature_kinds(connection)
+    frame = connection.execute(_points_query(kinds)).df()
+    lost = int((~frame.pop("has_features").astype(bool)).sum())
+    if lost:
+        raise UserError(
+            f"{lost} points of {TARGETS} have no row in {FEATURES}: one of the two "
+            "tables is older than the other. Run `dbt build`."
+        )
+    # A feature may have the name of a target column, such as lead_days.
+    features = frame[[f"feature.{name}" for name in kinds]]
+    features.columns = pd.Index(list(kinds))
+    return Points(_tidy_targets(frame[TARGET_COLUMNS]), features, kinds)
+
+
+def _feature_kinds(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    described = connection.execute(f"describe main.{FEATURES}").fetchall()
+    types = {row[0]: str(row[1]) for row in described if row[0] not in KEY}
+    kinds = {name: _kind_of(sql_type) for name, sql_type in types.items()}
+    refused = [f"{name} ({types[name]})" for name, kind in kinds.items() if not kind]
+    if refused or not kinds:
+        raise UserError(
+            f"{FEATURES} has feature columns that the model cannot take: "
+            f"{', '.join(refused) or 'none at all'}. Features are numbers, "
+            "booleans or text (a category)."
+        )
+    return kinds
+
+
+def _kind_of(sql_type: str) -> str:
+    if sql_type == "BOOLEAN":
+        return BOOLEAN
+    if sql_type == "VARCHAR":
+        return CATEGORY
+    return NUMBER if NUMBER_TYPE.match(sql_type) else ""
+
+
+def _points_query(kinds: dict[str, str]) -> str:
+    targets = ", ".join(f"targets.{name}" for name in TARGET_COLUMNS)
+    features = ", ".join(
+        f'cast(features."{name}" as {"varchar" if kind == CATEGORY else "double"})'
+        f' as "feature.{name}"'
+        for name, kind in kinds.items()
+    )
+    same_key = " and ".join(f"targets.{name} = features.{name}" for name in KEY)
+    return (
+        f"select {targets}, features.student_id is not null as has_features,"
+        f" {features}"
+        f" from main.{TARGETS} as targets"
+        f" left join main.{FEATURES} as features on {same_key}"
+        " where targets.is_scoring_point"
+        " or (targets.is_training_point and targets.label_status = 'matured')"
+        f" order by {', '.join(f'targets.{name}' for name in KEY)}"
+    )
+
+
+def _tidy_targets(targets: pd.DataFrame) -> pd.DataFrame:
+    booleans = [
+        "is_training_point",
+        "is_scoring_point",
+        "is_first_sitting",
+        "contacted_before_due",
+    ]
+    unknown = targets[booleans].isna()
+    filled = targets[booleans].astype("boolean").mask(unknown, False).astype(bool)
+    return targets.assign(**{name: filled[name] for name in booleans})
+
+
+# ---------------------------------------------------------------- splitting
+
+
+def headline_lead(leads: tuple[int, ...]) -> int:
+    """The lead by which a model is judged: the one nearest to 14 days."""
+    return min(leads, key=lambda lead: (abs(lead - 14), -lead))
+
+
+def split_points(
+    points: Points, test_from: date | None, as_of_date: date, headline: int
+) -> Split:
+    """Divide the matured training points by time.
+
+    Test is what stands at or after `test_from`. Of the points whose label was known
+    before it, the newest fifth (by as_of_date, whole days) calibrates, and those
+    whose label was known before that fifth begins are searched and trained on.
+
+    Parameters
+    ----------
+    test_from
+        None: the first day of the newest fifth, counted in days, of the period from
+        the first to the last matured training point not after `as_of_date`.
+    headline
+        The lead that has to be in the test period.
+
+    Raises
+    ------
+    UserError
+        A part is empty or holds one class only; the message says which days work.
+    """
+    matured = points.take(
+        points.targets["is_training_point"]
+        & (points.targets["label_status"] == "matured")
+    )
+    if not len(matured):
+        raise UserError(
+            f"{TARGETS} has no training point with a matured label, so there is "
+            "nothing to learn from yet."
+        )
+    chosen = test_from or default_test_from(matured, as_of_date)
+    if as_of_date < chosen:
+        raise UserError(
+            f"AS_OF_DATE {as_of_date} lies before TEST_FROM {chosen}: the model would "
+            "be tested on days after those it scores. Choose a later AS_OF_DATE or "
+            "an earlier TEST_FROM."
+        )
+    split = _split_at(matured, chosen)
+    problems = _problems_of(split, headline)
+    if problems:
+        raise UserError(
+            f"With TEST_FROM {chosen} the data cannot be divided: "
+            f"{'; '.join(problems)}. {_days_that_work(matured, as_of_date, headline)}"
+        )
+    return split
+
+
+def default_test_from(matured: Points, as_of_date: date) -> date:
+    """First day of the newest fifth, in days, of the matured period."""
+    days = matured.targets["as_of_date"].dt.date
+    days = days[days <= as_of_date]
+    if days.empty:
+        raise UserError(
+            f"No training point with a matured label stands at or before AS_OF_DATE "
+            f"{as_of_date}. Choose a later day."
+        )
+    first, last = min(days), max(days)
+    kept = math.floor(((last - first).days + 1) * (1 - NEWEST_SHARE))
+    return first + timedelta(days=kept)
+
+
+def _split_at(matured: Points, test_from: date) -> Split:
+    day = matured.targets["as_of_date"]
+    known = matured.targets["label_known_at"]
+    start = pd.Timestamp(test_from)
+    is_test = day >= start
+    is_early = ~is_test & (known < start)
+    calibration_start = _newest_fifth(day[is_early]) if is_early.any() else start
+    is_calibration = is_early & (day >= calibration_start)
+    is_search = is_early & (known < calibration_start)
+    return Split(
+        search=matured.take(is_search),
+        calibration=matured.take(is_calibration),
+        test=matured.take(is_test),
+        left_out=int((~(is_test | is_calibration | is_search)).sum()),
+        test_from=test_from,
+        calibration_from=calibration_start.date(),
+    )
+
+
+def _newest_fifth(days: pd.Series) -> pd.Timestamp:
+    """The day from which on the share of points is nearest to a fifth."""
+    newest_first = days.value_counts().sort_index(ascending=False)
+    share = newest_first.cumsum() / len(days)
+    return share.index[int((share - NEWEST_SHARE).abs().to_numpy().argmin())]
+
+
+def _problems_of(split: Split, headline: int) -> list[str]:
+    at_headline = split.test.take(
+        (split.test.targets["lead_days"] == headline)
+        & ~split.test.targets["contacted_before_due"]
+    )
+    parts = {
+        "the search period": (split.search, FOLDS),
+        f"the calibration period (from {split.calibration_from})": (
+            split.calibration,
+            1,
+        ),
+        f"the test period at lead {headline}": (at_headline, 1),
+    }
+    found = [
+        _problem_of(name, part, students) for name, (part, students) in parts.items()
+    ]
+    return [problem for problem in found if problem]
+
+
+def _problem_of(name: str, part: Points, students: int) -> str:
+    """Why a part is of no use, or nothing."""
+    if not len(part):
+        return f"{name} has no point with a known label"
+    for label, word in ((1, "failing"), (0, "passing")):
+        if len(set(part.students[part.labels == label])) < students:
+            return f"{name} has fewer than {students} {word} students"
+    return ""
+
+
+def _days_that_work(matured: Points, as_of_date: date, headline: int) -> str:
+    days = matured.targets["as_of_date"].dt.date
+    tried = sorted({day for day in days if day <= as_of_date})
+    steps = tried[:: max(1, len(tried) // 50)]
+    good = [d for d in steps if not _problems_of(_split_at(matured, d), headline)]
+    if not good:
+        return "No other TEST_FROM would do: more terms of data are needed."
+    return f"TEST_FROM between {good[0]} and {good[-1]} has days that work."

@@ -1,0 +1,319 @@
+"""The evaluation, once, on the test period: figures, intervals, and the verdict."""
+
+from collections.abc import Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ml.baselines import BASELINES
+from ml.boosting import SEED
+from ml.metrics import (
+    Resamples,
+    average_precision,
+    base_rate,
+    draw_resamples,
+    equal_count_bins,
+    probability_metrics,
+    ranking_metrics,
+)
+
+POOLED = -1
+RESAMPLES = 200
+THREADS = 2
+# Brier score and its kin mean nothing for scores that are no probabilities.
+PROBABILITIES = ("model", "course_rate", "logistic")
+SCORERS = ("model", *BASELINES)
+COLUMN_OF = {"model": "risk_score", **{name: f"baseline_{name}" for name in BASELINES}}
+# The model has to beat these beyond the interval, and may be this much worse in
+# PR-AUC than the logistic regression.
+TO_BEAT = ("random", "rule", "course_rate")
+LOGISTIC_MARGIN = 0.005
+CALIBRATION_BINS = 10
+THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
+CAPACITIES = [0.01, 0.02, 0.05, 0.1, 0.2]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the model may be used, and why."""
+
+    refused: bool
+    reason: str
+
+
+# ---------------------------------------------------------------- figures
+
+
+def evaluate(predictions: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
+    """Measure the model and every baseline, per lead and segment.
+
+    Intervals are the 2.5th and 97.5th percentile over resamples of students;
+    differences between model and baseline use the same resamples for both.
+
+    Parameters
+    ----------
+    predictions
+        Rows of `evaluation_predictions` (without run_id), in key order.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of `model_metrics` without run_id, of split `test`.
+    """
+    parts = list(_parts(predictions))
+    with ThreadPoolExecutor(THREADS) as threads:
+        tables = threads.map(lambda part: _measure(part, resamples), parts)
+        return pd.concat(tables, ignore_index=True)
+
+
+def _parts(predictions: pd.DataFrame) -> Iterator[tuple[int, str, pd.DataFrame]]:
+    leads = sorted(predictions["lead_days"].unique(), reverse=True)
+    for lead in [POOLED, *(int(lead) for lead in leads)]:
+        at_lead = (
+            predictions
+            if lead == POOLED
+            else predictions[predictions["lead_days"] == lead]
+        )
+        for segment, rows in segments(at_lead).items():
+            if rows.any():
+                yield lead, segment, at_lead[rows]
+
+
+def segments(predictions: pd.DataFrame) -> dict[str, pd.Series]:
+    """Rows of each segment; students who were written to are in `contacted` only."""
+    contacted = predictions["contacted_before_due"]
+    usual = ~contacted
+    first = predictions["is_first_sitting"]
+    new = predictions["run_began_in_test"]
+    found = {
+        "all": usual,
+        "first": usual & first,
+        "later": usual & ~first,
+        "new_runs:all": usual & new,
+        "new_runs:first": usual & new & first,
+        "new_runs:later": usual & new & ~first,
+        "contacted": contacted,
+    }
+    for course in sorted(predictions["course_id"].unique()):
+        found[f"course={course}"] = usual & (predictions["course_id"] == course)
+    return found
+
+
+def _measure(of: tuple[int, str, pd.DataFrame], resamples: int) -> pd.DataFrame:
+    lead, segment, part = of
+    labels = part["at_risk"].to_numpy(dtype=np.int64)
+    draws = draw_resamples(part["student_id"].to_numpy(), resamples, SEED)
+    with_courses = not segment.startswith("course=")
+    values: dict[tuple[str, str], np.ndarray] = {
+        ("model", "base_rate"): base_rate(labels, draws)
+    }
+    for scorer in SCORERS:
+        scores = part[COLUMN_OF[scorer]].to_numpy(dtype=float)
+        found = ranking_metrics(labels, scores, draws)
+        if with_courses:
+            courses = part["course_id"].to_numpy()
+            found["pr_auc_within_course"] = within_course(
+                labels, scores, courses, draws
+            )
+        if scorer in PROBABILITIES:
+            found |= probability_metrics(labels, scores, draws)
+        values |= {(scorer, metric): value for metric, value in found.items()}
+    values |= _differences(values)
+    table = pd.DataFrame(
+        [_summary(scorer, metric, value) for (scorer, metric), value in values.items()]
+    )
+    return table.assign(
+        split="test",
+        lead_days=lead,
+        segment=segment,
+        rows=len(labels),
+        positives=int(labels.sum()),
+    )
+
+
+def within_course(
+    labels: np.ndarray, scores: np.ndarray, courses: np.ndarray, draws: Resamples
+) -> np.ndarray:
+    """Mean over courses of the PR-AUC inside each; courses without both classes
+    are left out."""
+    inside = []
+    for course in np.unique(courses):
+        rows = courses == course
+        if 0 < labels[rows].sum() < rows.sum():
+            inside.append(
+                average_precision(labels[rows], scores[rows], draws.take(rows))
+            )
+    if not inside:
+        return np.full(len(draws.weights), np.nan)
+    stacked = np.array(inside)
+    known = ~np.isnan(stacked)
+    sums = np.where(known, stacked, 0).sum(axis=0)
+    counts = known.sum(axis=0)
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+
+
+def _differences(
+    values: dict[tuple[str, str], np.ndarray],
+) -> dict[tuple[str, str], np.ndarray]:
+    """Model minus baseline, resample by resample."""
+    return {
+        ("model", f"{metric}_minus_{baseline}"): values["model", metric]
+        - values[baseline, metric]
+        for metric in ("pr_auc", "pr_auc_within_course")
+        for baseline in BASELINES
+        if ("model", metric) in values
+    }
+
+
+def _summary(scorer: str, metric: str, values: np.ndarray) -> dict[str, object]:
+    """The figure, and its interval where most resamples have one."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    defined = not np.isnan(values[0]) and len(drawn) > len(values) / 2
+    low, high = np.percentile(drawn, [2.5, 97.5]) if defined else (np.nan, np.nan)
+    return {
+        "scorer": scorer,
+        "metric": metric,
+        "value": float(values[0]),
+        "ci_low": float(low),
+        "ci_high": float(high),
+    }
+
+
+# ---------------------------------------------------------------- verdict
+
+
+def judge(metrics: pd.DataFrame, headline: int) -> Verdict:
+    """Refuse a model that is no better than what needs no model.
+
+    At the headline lead its PR-AUC has to beat random, the rule and the course rate
+    beyond the paired interval (lower end above 0), and the logistic regression must
+    not be ahead by more than the margin (the difference itself, not its interval).
+    """
+    at_headline = metrics[
+        (metrics["lead_days"] == headline)
+        & (metrics["segment"] == "all")
+        & (metrics["scorer"] == "model")
+        & (metrics["split"] == "test")
+    ]
+    rows = {row["metric"]: row for row in at_headline.to_dict("records")}
+    behind = []
+    for baseline in TO_BEAT:
+        row = rows[f"pr_auc_minus_{baseline}"]
+        if not row["ci_low"] > 0:
+            behind.append(f"{baseline} ({_interval(row)})")
+    row = rows["pr_auc_minus_logistic"]
+    if not row["value"] >= -LOGISTIC_MARGIN:
+        behind.append(f"logistic regression ({_interval(row)})")
+    model = rows["pr_auc"]
+    start = f"PR-AUC {model['value']:.3f} at lead {headline}"
+    if behind:
+        return Verdict(True, f"{start} is not better than {', '.join(behind)}.")
+    return Verdict(False, f"{start} beats every baseline.")
+
+
+def _interval(row: dict[Hashable, Any]) -> str:
+    return (
+        f"difference {row['value']:+.3f}, 95 % interval "
+        f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}"
+    )
+
+
+# ---------------------------------------------------------------- curves
+
+
+def calibration_curve(
+    labels: np.ndarray, scores: np.ndarray, leads: np.ndarray, split: str
+) -> pd.DataFrame:
+    """Predicted against observed risk in equal-count bins, per lead and pooled."""
+    tables = [
+        _calibration_bins(labels[rows], scores[rows]).assign(
+            split=split, lead_days=lead
+        )
+        for lead, rows in _by_lead(leads)
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _calibration_bins(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {
+            "bin": equal_count_bins(scores, CALIBRATION_BINS) + 1,
+            "score": scores,
+            "label": labels,
+        }
+    )
+    bins = frame.groupby("bin").agg(
+        mean_predicted=("score", "mean"),
+        observed_rate=("label", "mean"),
+        rows=("label", "size"),
+    )
+    low, high = wilson_interval(
+        bins["observed_rate"].to_numpy(), bins["rows"].to_numpy()
+    )
+    return bins.assign(ci_low=low, ci_high=high).reset_index()
+
+
+def wilson_interval(
+    share: np.ndarray, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of a share; honest for small counts and near 0 and 1."""
+    z = 1.959963984540054
+    under = 1 + z**2 / count
+    middle = (share + z**2 / (2 * count)) / under
+    half = z / under * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
+
+
+def threshold_metrics(
+    labels: np.ndarray, scores: np.ndarray, leads: np.ndarray
+) -> pd.DataFrame:
+    """Precision, recall and net benefit by threshold and by capacity."""
+    rows = []
+    for lead, chosen in _by_lead(leads):
+        part_labels, part_scores = labels[chosen], scores[chosen]
+        for threshold in THRESHOLDS:
+            cut = _cut(part_labels, part_scores, threshold, part_scores >= threshold)
+            rows.append((lead, "threshold", threshold, *cut))
+        falling = np.argsort(-part_scores, kind="stable")
+        for share in CAPACITIES:
+            flagged = np.zeros(len(part_scores), dtype=bool)
+            flagged[falling[: max(1, round(share * len(falling)))]] = True
+            threshold = float(part_scores[flagged].min())
+            cut = _cut(part_labels, part_scores, threshold, flagged)
+            rows.append((lead, "capacity", share, *cut))
+    names = [
+        "lead_days",
+        "cut",
+        "cut_value",
+        "threshold",
+        "flagged",
+        "precision",
+        "recall",
+        "net_benefit",
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _cut(
+    labels: np.ndarray, scores: np.ndarray, threshold: float, flagged: np.ndarray
+) -> tuple[float, int, float, float, float]:
+    count = int(flagged.sum())
+    right = int(labels[flagged].sum())
+    failing = int(labels.sum())
+    odds = threshold / (1 - threshold)
+    return (
+        threshold,
+        count,
+        right / count if count else float("nan"),
+        right / failing if failing else float("nan"),
+        (right - (count - right) * odds) / len(scores),
+    )
+
+
+def _by_lead(leads: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    yield POOLED, np.ones(len(leads), dtype=bool)
+    for lead in sorted(set(leads.tolist()), reverse=True):
+        yield int(lead), leads == lead

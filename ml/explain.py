@@ -1,0 +1,251 @@
+"""Why a score is what it is: exact contributions, told in plain sentences.
+
+The sentences come from the feature table's dbt documentation, the one table from
+feature to words: `meta.reason` to an advisor, `meta.reason_student` to the student.
+`{value}` is the student's value, `{peer}` the middle one of all students scored
+that day, `{window}` the days of the observation window.
+"""
+
+import math
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from ml.features import BOOLEAN, CATEGORY, FeatureContract
+from ml.settings import PROJECT_ROOT, UserError
+
+FEATURE_DOCS = (
+    PROJECT_ROOT / "dbt_project" / "models" / "marts" / "_student_features_14d.yml"
+)
+REASONS = 5
+PLACEHOLDERS = {"value", "peer", "window"}
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class FeatureDoc:
+    """What the documentation says about one feature."""
+
+    description: str
+    unit: str = ""
+    reason: str | None = None
+    reason_student: str | None = None
+    actionable: bool = False
+
+
+# ---------------------------------------------------------------- documentation
+
+
+def read_feature_docs(path: Path = FEATURE_DOCS) -> dict[str, FeatureDoc]:
+    """Read the documentation of the feature columns; no file, no documentation.
+
+    Raises
+    ------
+    UserError
+        Naming every sentence with a placeholder that is not known.
+    """
+    if not path.exists():
+        return {}
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    docs = {
+        column["name"]: _feature_doc(column)
+        for model in document["models"]
+        for column in model.get("columns", [])
+    }
+    wrong = [
+        f"{name}: {sentence!r}"
+        for name, doc in docs.items()
+        for sentence in (doc.reason, doc.reason_student)
+        if sentence and not _placeholders(sentence) <= PLACEHOLDERS
+    ]
+    if wrong:
+        raise UserError(
+            f"{path.name} has sentences with placeholders other than {{value}}, "
+            "{peer} and {window}: " + "; ".join(wrong)
+        )
+    return docs
+
+
+def _feature_doc(column: dict[str, Any]) -> FeatureDoc:
+    meta = column.get("config", {}).get("meta", {})
+    return FeatureDoc(
+        description=" ".join(str(column.get("description", column["name"])).split()),
+        unit=meta.get("unit", ""),
+        reason=meta.get("reason"),
+        reason_student=meta.get("reason_student"),
+        actionable=bool(meta.get("actionable", False)),
+    )
+
+
+def _placeholders(sentence: str) -> set[str]:
+    parsed = string.Formatter().parse(sentence)
+    return {name for _, name, _, _ in parsed if name is not None}
+
+
+# ---------------------------------------------------------------- reasons
+
+
+def top_reasons(contributions: np.ndarray, names: list[str]) -> pd.DataFrame:
+    """The strongest contributions that raise the risk, at most five per point.
+
+    Equal contributions stand in order of the feature's name.
+
+    Parameters
+    ----------
+    contributions
+        One row per point, one column per name (no bias).
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns point (row of `contributions`), reason_rank from 1, feature (column
+        of `contributions`), contribution.
+    """
+    by_name = np.argsort(np.array(names))
+    order = np.argsort(-contributions[:, by_name], axis=1, kind="stable")[:, :REASONS]
+    feature = by_name[order]
+    points = np.arange(len(contributions))
+    values = contributions[points[:, None], feature]
+    frame = pd.DataFrame(
+        {
+            "point": np.repeat(points, feature.shape[1]),
+            "reason_rank": np.tile(np.arange(1, feature.shape[1] + 1), len(points)),
+            "feature": feature.ravel(),
+            "contribution": values.ravel(),
+        }
+    )
+    return frame[frame["contribution"] > 0].reset_index(drop=True)
+
+
+def tell_reasons(
+    contributions: np.ndarray,
+    features: pd.DataFrame,
+    contract: FeatureContract,
+    docs: dict[str, FeatureDoc],
+    window_days: int,
+) -> pd.DataFrame:
+    """Rows of `score_reasons` without run and key; `point` is the row of `features`.
+
+    Parameters
+    ----------
+    contributions
+        One row per row of `features`, one column per feature (no bias).
+    """
+    reasons = top_reasons(contributions, contract.names)
+    medians = peer_medians(features, contract)
+    values = {name: features[name].to_numpy(dtype=object) for name in contract.kinds}
+    told = [
+        _tell(
+            values[name][point],
+            name,
+            contract.kinds[name],
+            medians[name],
+            docs,
+            window_days,
+        )
+        for point, name in zip(
+            reasons["point"],
+            (contract.names[column] for column in reasons["feature"]),
+            strict=True,
+        )
+    ]
+    columns = [
+        "feature",
+        "feature_value",
+        "peer_median",
+        "sentence",
+        "sentence_student",
+        "is_actionable",
+    ]
+    return reasons.drop(columns="feature").join(pd.DataFrame(told, columns=columns))
+
+
+def peer_medians(features: pd.DataFrame, contract: FeatureContract) -> dict[str, float]:
+    """Middle value of each number or boolean among all points; NaN for text."""
+    return {
+        name: float("nan")
+        if kind == CATEGORY
+        else float(features[name].astype(float).median())
+        for name, kind in contract.kinds.items()
+    }
+
+
+def _tell(
+    value: Any,
+    name: str,
+    kind: str,
+    peer: float,
+    docs: dict[str, FeatureDoc],
+    window_days: int,
+) -> tuple[str, str | None, float, str, str | None, bool]:
+    doc = docs.get(name, FeatureDoc(description=name.replace("_", " ")))
+    unit = "boolean" if kind == BOOLEAN else doc.unit
+    if pd.isna(value):
+        return (name, None, peer, _not_known(doc), None, doc.actionable)
+    words = {
+        "value": format_value(value, unit),
+        "peer": format_value(peer, unit),
+        "window": str(window_days),
+    }
+    # Without a sentence of its own the description speaks, with the value behind.
+    sentence = (
+        doc.reason.format(**words)
+        if doc.reason
+        else f"{_first_sentence(doc)}: {words['value']}"
+    )
+    to_student = doc.reason_student.format(**words) if doc.reason_student else None
+    return (name, words["value"], peer, sentence, to_student, doc.actionable)
+
+
+def _not_known(doc: FeatureDoc) -> str:
+    """A missing value says so; to the student it says nothing."""
+    text = _first_sentence(doc)
+    return f"Not known so far: {text[:1].lower()}{text[1:]}"
+
+
+def _first_sentence(doc: FeatureDoc) -> str:
+    """What comes after it explains nulls and the like."""
+    return doc.description.split(". ")[0].rstrip(".")
+
+
+def format_value(value: Any, unit: str) -> str:
+    """A value as a sentence has it: `7`, `2.5`, `40 %`, `yes`, `unknown`."""
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    if math.isnan(number):
+        return UNKNOWN
+    if unit == "boolean":
+        return "yes" if number >= 0.5 else "no"
+    if unit == "share":
+        return f"{_short(100 * number, 0)} %"
+    return _short(number, 2 if abs(number) < 1 else 1)
+
+
+def _short(number: float, digits: int) -> str:
+    """Rounded, without a tail of zeros and without minus zero."""
+    text = f"{number:.{digits}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+def importance_table(
+    contributions: np.ndarray, gains: dict[str, float], contract: FeatureContract
+) -> pd.DataFrame:
+    """Rows of `feature_importance`: mean absolute contribution, and gain."""
+    table = pd.DataFrame(
+        {
+            "feature": contract.names,
+            "mean_abs_contribution": np.abs(contributions).mean(axis=0),
+            "gain": [float(gains.get(name, 0.0)) for name in contract.names],
+        }
+    )
+    table = table.sort_values(
+        ["mean_abs_contribution", "feature"], ascending=[False, True]
+    )
+    return table.assign(importance_rank=range(1, len(table) + 1))

@@ -1,0 +1,303 @@
+"""What a run is known by, where its model lies, and which run is in charge.
+
+An artifact is a folder `<run_id>` in MODELS_PATH: the models in XGBoost's own
+format and `artifact.json` with everything else. Nothing is pickled.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import xgboost as xgb
+
+from ml.boosting import SEED
+from ml.calibrate import Bands, Calibration
+from ml.dataset import Points
+from ml.features import FeatureContract
+from ml.settings import UserError
+from ml.warehouse import table_exists
+
+ARTIFACT_FILE = "artifact.json"
+MODEL_FILE = "model.ubj"
+LIBRARIES = ("xgboost-cpu", "xgboost", "scikit-learn", "numpy", "pandas", "duckdb")
+# The modules that decide what a model is and how it is measured.
+CODE = (
+    "baselines",
+    "boosting",
+    "calibrate",
+    "dataset",
+    "evaluate",
+    "features",
+    "metrics",
+    "search",
+    "training",
+)
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+REFUSED = "refused"
+RETIRED = "retired"
+
+
+class ArtifactError(UserError):
+    """The folder of a model is missing, incomplete or damaged."""
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Everything that decides a run: equal inputs, equal run."""
+
+    data_fingerprint: str
+    code_fingerprint: str
+    feature_fingerprint: str
+    settings: dict[str, Any]
+    seed: int = SEED
+
+    @property
+    def run_id(self) -> str:
+        """The run's name: a hash of its inputs."""
+        return _digest(
+            self.data_fingerprint,
+            self.code_fingerprint,
+            self.feature_fingerprint,
+            json.dumps(self.settings, sort_keys=True),
+            str(self.seed),
+        )
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """All that scoring needs of a run."""
+
+    run_id: str
+    model: xgb.Booster
+    fold_models: list[xgb.Booster]
+    contract: FeatureContract
+    calibration: Calibration
+    bands: Bands
+    parameters: dict[str, Any]
+    inputs: RunInputs
+
+
+# ---------------------------------------------------------------- fingerprints
+
+
+def _digest(*parts: str) -> str:
+    joined = "\0".join(parts).encode()
+    return hashlib.sha256(joined).hexdigest()[:16]
+
+
+def fingerprint_points(*parts: Points) -> str:
+    """Hash of the rows of several sets of points, in key order."""
+    return _digest(*(_fingerprint_rows(part) for part in parts))
+
+
+def _fingerprint_rows(points: Points) -> str:
+    # Whether a point is also scored says nothing about the training.
+    targets = points.targets.drop(columns=["is_scoring_point"])
+    hashed = hashlib.sha256()
+    for frame in (targets, points.features):
+        hashed.update("\0".join(map(str, frame.columns)).encode())
+        rows = pd.util.hash_pandas_object(frame, index=False)
+        hashed.update(rows.to_numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def fingerprint_code() -> str:
+    """Hash of the modules that decide a model, and of the libraries under them."""
+    folder = Path(__file__).parent
+    sources = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in CODE]
+    return _digest(*sources, json.dumps(library_versions(), sort_keys=True))
+
+
+def fingerprint_features(kinds: dict[str, str]) -> str:
+    """Hash of feature names and kinds."""
+    return _digest(json.dumps(kinds, sort_keys=True))
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what computes, as far as installed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except ModuleNotFoundError:
+            continue
+    return found
+
+
+# ---------------------------------------------------------------- artifacts
+
+
+def save_artifact(models_path: Path, artifact: Artifact) -> None:
+    """Write the folder of a run at once: it is whole, or not there."""
+    models_path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models_path, prefix=".new-") as temporary:
+        folder = Path(temporary) / artifact.run_id
+        folder.mkdir()
+        models = {MODEL_FILE: artifact.model} | {
+            f"fold_{number}.ubj": model
+            for number, model in enumerate(artifact.fold_models)
+        }
+        for name, model in models.items():
+            model.save_model(folder / name)
+        text = json.dumps(_describe(artifact, folder, list(models)), indent=2)
+        (folder / ARTIFACT_FILE).write_text(text + "\n", encoding="utf-8")
+        target = models_path / artifact.run_id
+        if target.exists():
+            shutil.move(target, Path(temporary) / "old")
+        folder.replace(target)
+
+
+def _describe(artifact: Artifact, folder: Path, files: list[str]) -> dict[str, Any]:
+    inputs = artifact.inputs
+    return {
+        "run_id": artifact.run_id,
+        "parameters": artifact.parameters,
+        "features": artifact.contract.to_json(),
+        "calibration": artifact.calibration.to_json(),
+        "bands": artifact.bands.to_json(),
+        "inputs": {
+            "data_fingerprint": inputs.data_fingerprint,
+            "code_fingerprint": inputs.code_fingerprint,
+            "feature_fingerprint": inputs.feature_fingerprint,
+            "settings": inputs.settings,
+            "seed": inputs.seed,
+        },
+        "versions": library_versions(),
+        "files": {name: _hash_file(folder / name) for name in files},
+    }
+
+
+def _hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_artifact(models_path: Path, run_id: str) -> Artifact:
+    """Read a run's folder.
+
+    Raises
+    ------
+    ArtifactError
+        Something is missing or was changed since it was written.
+    """
+    folder = models_path / run_id
+    try:
+        text = (folder / ARTIFACT_FILE).read_text(encoding="utf-8")
+        found = json.loads(text)
+        damaged = [
+            name
+            for name, written in found["files"].items()
+            if _hash_file(folder / name) != written
+        ]
+        if damaged:
+            raise ArtifactError(_bad_artifact(folder, f"{damaged[0]} was changed"))
+        models = {
+            name: xgb.Booster(model_file=folder / name) for name in found["files"]
+        }
+        return Artifact(
+            run_id=run_id,
+            model=models.pop(MODEL_FILE),
+            fold_models=list(models.values()),
+            contract=FeatureContract(**found["features"]),
+            calibration=Calibration(**found["calibration"]),
+            bands=Bands(**found["bands"]),
+            parameters=found["parameters"],
+            inputs=RunInputs(**found["inputs"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, xgb.core.XGBoostError) as error:
+        raise ArtifactError(_bad_artifact(folder, str(error))) from error
+
+
+def _bad_artifact(folder: Path, why: str) -> str:
+    return (
+        f"The model in {folder} cannot be used: {why}. "
+        "Train it again with `python -m ml.train`, or point MODELS_PATH at it."
+    )
+
+
+def has_artifact(models_path: Path, run_id: str) -> bool:
+    """Whether the run's folder is there and whole."""
+    try:
+        load_artifact(models_path, run_id)
+    except ArtifactError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- runs
+
+
+def read_runs(
+    connection: duckdb.DuckDBPyConnection, source_system: str, target_definition: str
+) -> pd.DataFrame:
+    """All runs of this source and target; none where nothing was trained yet."""
+    if not table_exists(connection, "model_runs", schema="ml"):
+        return pd.DataFrame(columns=["run_id", "status", "settings", "created_at"])
+    return connection.execute(
+        "select * from ml.model_runs where source_system = ?"
+        " and target_definition = ? order by run_id",
+        [source_system, target_definition],
+    ).df()
+
+
+def find_champion(runs: pd.DataFrame) -> str | None:
+    """`run_id` of the run in charge, if there is one."""
+    champions = runs.loc[runs["status"] == CHAMPION, "run_id"]
+    return None if champions.empty else str(champions.iloc[0])
+
+
+def choose_status(
+    run_id: str, refused: bool, refit_of: str | None, promote: bool, runs: pd.DataFrame
+) -> str:
+    """Status of a run that has just been trained.
+
+    The first run that is not refused is champion, later ones are challengers. A run
+    that was there before keeps its status; a refit takes the place of the model that
+    it refits, or of an earlier refit of the same.
+    """
+    if refused:
+        return REFUSED
+    champion = find_champion(runs)
+    if champion is None or promote:
+        return CHAMPION
+    if refit_of and refit_of in (champion, _refit_of(champion, runs)):
+        return CHAMPION
+    before = runs.loc[runs["run_id"] == run_id, "status"]
+    if before.empty or before.iloc[0] == REFUSED:
+        return CHALLENGER
+    return str(before.iloc[0])
+
+
+def _refit_of(run_id: str, runs: pd.DataFrame) -> str | None:
+    settings = runs.loc[runs["run_id"] == run_id, "settings"].iloc[0]
+    return json.loads(settings).get("refit_of")
+
+
+def retire_others(
+    connection: duckdb.DuckDBPyConnection,
+    champion: str,
+    source_system: str,
+    target_definition: str,
+) -> None:
+    """There is one champion per source and target."""
+    connection.execute(
+        "update ml.model_runs set status = ?, status_reason = ?"
+        " where status = ? and run_id <> ?"
+        " and source_system = ? and target_definition = ?",
+        [
+            RETIRED,
+            f"Replaced by {champion}.",
+            CHAMPION,
+            champion,
+            source_system,
+            target_definition,
+        ],
+    )

@@ -1,0 +1,276 @@
+"""The settings of the pipeline: read once, checked, the same as in dbt.
+
+`dbt_project/macros/settings.sql` reads the shared variables with the same
+names, defaults and rules; `.env.example` documents each.
+"""
+
+import os
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+STAGING_FOLDER = PROJECT_ROOT / "dbt_project" / "models" / "staging"
+
+TARGET_DEFINITIONS = (
+    "course_repurchased",
+    "assessment_not_passed",
+    "assessment_missed",
+)
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+TRUE_WORDS = ("true", "1", "yes", "on")
+FALSE_WORDS = ("false", "0", "no", "off", "")
+
+# What a refused value is told. One line per variable that can be wrong.
+ALLOWED = {
+    "observation_window_days": "use a whole number from 2 to 365",
+    "prediction_leads": "use whole numbers from 0 to 365 with commas between them",
+    "include_attributes": "use true or false",
+    "as_of_date": "use a day as YYYY-MM-DD, or nothing",
+    "test_from": "use a day as YYYY-MM-DD, or nothing",
+    "prediction_threshold": "use a number from 0 to 1, or nothing",
+    "confidence_threshold": "use a number from 0 to 1, or nothing",
+    "model_n_estimators": "use a whole number from 1 to 5000, or nothing",
+    "model_max_depth": "use a whole number from 1 to 15, or nothing",
+    "model_learning_rate": "use a number above 0, at most 1, or nothing",
+    "model_subsample": "use a number above 0, at most 1, or nothing",
+    "model_scale_pos_weight": "use a number above 0, at most 1000, or nothing",
+    "target_definition": "use one of " + ", ".join(TARGET_DEFINITIONS),
+    "log_level": "use one of " + ", ".join(LOG_LEVELS),
+    "warehouse_path": "use the path of a DuckDB file not called main.duckdb",
+    "models_path": "use the path of a folder",
+    "data_processed_path": "use the path of a folder",
+}
+
+
+class UserError(Exception):
+    """Something the user can put right: commands print it without a traceback."""
+
+
+class SettingsError(UserError):
+    """One or more settings have values that are not allowed."""
+
+
+def known_sources() -> tuple[str, ...]:
+    """Names that SOURCE_SYSTEM may have: a folder of staging models each."""
+    folders = {path.name for path in STAGING_FOLDER.glob("*") if path.is_dir()}
+    return tuple(sorted(folders | {"sample", "platform", "oulad"}))
+
+
+class Settings(BaseSettings):
+    """Every setting; the environment beats `.env`, which beats the default."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    source_system: str = "sample"
+    data_raw_path: str = ""
+    data_processed_path: Path = Path("data/published")
+    warehouse_path: Path = Path("data/warehouse.duckdb")
+    models_path: Path = Path("data/models")
+
+    target_definition: str = ""
+    observation_window_days: Annotated[int, Field(ge=2, le=365)] = 14
+    prediction_leads: Annotated[tuple[int, ...], NoDecode] = (28, 21, 14, 7)
+    include_attributes: bool = False
+    as_of_date: date | None = None
+    test_from: date | None = None
+
+    prediction_threshold: float | None = None
+    confidence_threshold: float | None = 0.0
+    model_n_estimators: Annotated[int, Field(ge=1, le=5000)] | None = None
+    model_max_depth: Annotated[int, Field(ge=1, le=15)] | None = None
+    model_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    model_subsample: Annotated[float, Field(gt=0, le=1)] | None = None
+    model_scale_pos_weight: Annotated[float, Field(gt=0, le=1000)] | None = None
+
+    google_api_key: SecretStr | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _strip(cls, value: Any) -> Any:
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator(
+        "as_of_date",
+        "test_from",
+        "prediction_threshold",
+        "model_n_estimators",
+        "model_max_depth",
+        "model_learning_rate",
+        "model_subsample",
+        "model_scale_pos_weight",
+        "google_api_key",
+        "confidence_threshold",
+        mode="before",
+    )
+    @classmethod
+    def _nothing_is_none(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("source_system")
+    @classmethod
+    def _is_known_source(cls, value: str) -> str:
+        if value not in known_sources():
+            raise ValueError("use one of " + ", ".join(known_sources()))
+        return value
+
+    @field_validator("target_definition")
+    @classmethod
+    def _is_known_target(cls, value: str) -> str:
+        if value and value not in TARGET_DEFINITIONS:
+            raise ValueError(ALLOWED["target_definition"])
+        return value
+
+    @field_validator("prediction_leads", mode="before")
+    @classmethod
+    def _parse_leads(cls, value: Any) -> tuple[int, ...]:
+        items = value.split(",") if isinstance(value, str) else list(value)
+        leads = {_whole_number(item) for item in items}
+        return tuple(sorted(leads, reverse=True))
+
+    @field_validator("observation_window_days", mode="before")
+    @classmethod
+    def _parse_window(cls, value: Any) -> int:
+        return _whole_number(value)
+
+    @field_validator("include_attributes", mode="before")
+    @classmethod
+    def _parse_boolean(cls, value: Any) -> bool:
+        text = str(value).strip().lower()
+        if text not in TRUE_WORDS + FALSE_WORDS:
+            raise ValueError(ALLOWED["include_attributes"])
+        return text in TRUE_WORDS
+
+    @field_validator("as_of_date", "test_from", mode="before")
+    @classmethod
+    def _parse_day(cls, value: Any) -> date | None:
+        if value is None or isinstance(value, date):
+            return value
+        if not str(value).strip():
+            return None
+        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", str(value).strip()):
+            raise ValueError(ALLOWED["as_of_date"])
+        return date.fromisoformat(str(value).strip())
+
+    @field_validator("prediction_threshold", "confidence_threshold", mode="before")
+    @classmethod
+    def _parse_share(cls, value: Any) -> float | None:
+        if value is None or str(value).strip() == "":
+            return None
+        text = str(value).strip()
+        if not re.fullmatch(r"[01]|[01]?\.\d+", text) or float(text) > 1:
+            raise ValueError(ALLOWED["prediction_threshold"])
+        return float(text)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.strip().upper() if isinstance(value, str) else value
+
+    @field_validator(
+        "warehouse_path", "models_path", "data_processed_path", mode="before"
+    )
+    @classmethod
+    def _path_from_project_root(cls, value: Any) -> Path:
+        """A relative path counts from the project's folder, as it does for dbt."""
+        if not str(value).strip():
+            raise ValueError("it is empty")
+        return PROJECT_ROOT / Path(str(value).strip()).expanduser()
+
+    @field_validator("warehouse_path")
+    @classmethod
+    def _is_usable_warehouse(cls, value: Path) -> Path:
+        # DuckDB would name the catalog main, as the schema is: nothing resolves.
+        if value.name == "main.duckdb":
+            raise ValueError(ALLOWED["warehouse_path"])
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, values: Any) -> Any:
+        """Let defaults that depend on other settings or on the root be computed."""
+        if isinstance(values, dict):
+            source = str(values.get("source_system", "sample")).strip()
+            if not str(values.get("target_definition", "")).strip():
+                missed = source == "oulad"
+                values["target_definition"] = (
+                    "assessment_missed" if missed else "course_repurchased"
+                )
+            for name in ("warehouse_path", "models_path", "data_processed_path"):
+                values.setdefault(name, cls.model_fields[name].default)
+        return values
+
+    @property
+    def fixed_parameters(self) -> dict[str, float]:
+        """Model parameters that a MODEL_ variable fixes; the search skips them."""
+        prefix = "model_"
+        values = {
+            name.removeprefix(prefix): getattr(self, name)
+            for name in type(self).model_fields
+            if name.startswith(prefix) and name != "models_path"
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def leads_text(self) -> str:
+        """The leads as `pipeline_settings` holds them: `28,21,14,7`."""
+        return ",".join(str(lead) for lead in self.prediction_leads)
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a dbt run under the same."""
+        shown = {
+            "source_system": self.source_system,
+            "data_raw_path": self.data_raw_path,
+            "warehouse_path": str(self.warehouse_path),
+            "target_definition": self.target_definition,
+            "observation_window_days": str(self.observation_window_days),
+            "prediction_leads": self.leads_text,
+            "include_attributes": str(self.include_attributes).lower(),
+            "as_of_date": self.as_of_date.isoformat() if self.as_of_date else "",
+        }
+        return {name.upper(): value for name, value in shown.items()}
+
+
+def load_settings(env_file: Path | None = PROJECT_ROOT / ".env") -> Settings:
+    """Read the environment and `.env`.
+
+    Parameters
+    ----------
+    env_file
+        Read if it exists; None reads the environment alone.
+
+    Raises
+    ------
+    SettingsError
+        Naming every variable with a value that is not allowed, and what is.
+    """
+    try:
+        # mypy does not know this argument of pydantic-settings.
+        return Settings(_env_file=env_file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError(_describe(error)) from None
+
+
+def _whole_number(value: Any) -> int:
+    text = str(value).strip()
+    if not re.fullmatch(r"\d{1,4}", text) or int(text) > 365:
+        raise ValueError("not a whole number from 0 to 365")
+    return int(text)
+
+
+def _describe(error: ValidationError) -> str:
+    """All wrong values at once; the API key is never shown."""
+    lines = {}
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        allowed = ALLOWED.get(name) or problem["msg"].removeprefix("Value error, ")
+        value = "***" if name == "google_api_key" else problem["input"]
+        lines[name] = f"  {name.upper()}={str(value)!r}: {allowed}"
+    head = "Settings with values that are not allowed:"
+    tail = "Change them in the environment or in .env (.env.example explains each)."
+    return os.linesep.join([head, *lines.values(), tail])

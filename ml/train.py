@@ -1,0 +1,414 @@
+"""Train, evaluate and score: `python -m ml.train`."""
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, cast
+
+import duckdb
+import pandas as pd
+import typer
+
+from ml import registry
+from ml.baselines import BASELINES
+from ml.boosting import SEED
+from ml.cli import clean_errors, start_logging
+from ml.dataset import Points, Split, headline_lead, read_points, split_points
+from ml.registry import Artifact, RunInputs
+from ml.score import (
+    WRITE_WAIT_SECONDS,
+    ContractMismatch,
+    Scored,
+    check_same_build,
+    proposed_day,
+    score_day,
+    warn_nothing_to_score,
+    write_scores,
+)
+from ml.settings import Settings, load_settings
+from ml.training import Refitted, Trained, refit, train_model
+from ml.warehouse import (
+    PipelineSettings,
+    check_pipeline_settings,
+    create_handback_tables,
+    open_warehouse,
+    read_rows,
+    replace_rows,
+    transaction,
+)
+
+# Tables that hold what a run's training found; student_scores is apart.
+RUN_TABLES = (
+    "ml.evaluation_predictions",
+    "ml.model_metrics",
+    "ml.feature_importance",
+    "ml.calibration_curve",
+    "ml.threshold_metrics",
+    "ml.search_results",
+)
+log = logging.getLogger(__name__)
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that training reads from the warehouse."""
+
+    built: PipelineSettings
+    points: Points
+    runs: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command has to tell at its end."""
+
+    run: dict[str, Any]
+    metrics: pd.DataFrame
+    scored: dict[str, int]
+    headline: int
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_inputs(settings: Settings) -> Inputs:
+    """Read points and runs into memory and let go of the warehouse."""
+    with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+        built = check_pipeline_settings(connection, settings)
+        return Inputs(
+            built=built,
+            points=read_points(connection),
+            runs=registry.read_runs(
+                connection, settings.source_system, settings.target_definition
+            ),
+        )
+
+
+def describe_run(settings: Settings, split: Split, kinds: dict[str, str]) -> RunInputs:
+    """What the run is known by; the day that is scored is no part of it."""
+    return RunInputs(
+        data_fingerprint=registry.fingerprint_points(
+            split.search, split.calibration, split.test
+        ),
+        code_fingerprint=registry.fingerprint_code(),
+        feature_fingerprint=registry.fingerprint_features(kinds),
+        settings={
+            "source_system": settings.source_system,
+            "target_definition": settings.target_definition,
+            "observation_window_days": settings.observation_window_days,
+            "prediction_leads": settings.leads_text,
+            "include_attributes": settings.include_attributes,
+            "test_from": split.test_from.isoformat(),
+            "calibration_from": split.calibration_from.isoformat(),
+            "fixed_parameters": settings.fixed_parameters,
+        },
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def run_row(
+    artifact: Artifact, split: Split, status: str, reason: str, created_at: datetime
+) -> dict[str, Any]:
+    """The row of `model_runs` of a run that was trained on `split`."""
+    inputs = artifact.inputs
+    settings = inputs.settings
+    return {
+        "run_id": artifact.run_id,
+        "source_system": settings["source_system"],
+        "target_definition": settings["target_definition"],
+        "status": status,
+        "status_reason": reason,
+        "data_fingerprint": inputs.data_fingerprint,
+        "code_fingerprint": inputs.code_fingerprint,
+        "feature_fingerprint": inputs.feature_fingerprint,
+        "parameters": json.dumps(artifact.parameters, sort_keys=True),
+        "settings": json.dumps(settings, sort_keys=True),
+        "versions": json.dumps(registry.library_versions(), sort_keys=True),
+        "seed": SEED,
+        "test_from": split.test_from,
+        "train_rows": len(split.search),
+        "calibration_rows": len(split.calibration),
+        "test_rows": len(split.test),
+        "left_out_rows": split.left_out,
+        "artifact_path": artifact.run_id,
+        "refitted": False,
+        "created_at": created_at,
+    }
+
+
+def write_trained(
+    connection: duckdb.DuckDBPyConnection, trained: Trained, split: Split, promote: bool
+) -> None:
+    """Write everything that a training found, and the run's row."""
+    artifact, reason = trained.artifact, trained.verdict.reason
+    runs = _runs_like(connection, artifact)
+    status = registry.choose_status(
+        artifact.run_id, trained.verdict.refused, None, promote, runs
+    )
+    if status == registry.CHALLENGER:
+        reason += f" {registry.find_champion(runs)} stays champion until promotion."
+    created_at = _created_at(runs, artifact.run_id)
+    _write_run(connection, run_row(artifact, split, status, reason, created_at))
+    for name, table in trained.tables.items():
+        replace_rows(connection, name, table, {"run_id": artifact.run_id})
+
+
+def write_refit(
+    connection: duckdb.DuckDBPyConnection,
+    refitted: Refitted,
+    as_of_date: date,
+    promote: bool,
+) -> None:
+    """Write a refit's row, with its predecessor's figures under its own name."""
+    artifact, parent = refitted.artifact, refitted.parent
+    runs = _runs_like(connection, artifact)
+    status = registry.choose_status(artifact.run_id, False, parent, promote, runs)
+    changed = {
+        "run_id": artifact.run_id,
+        "status": status,
+        "status_reason": f"Refit of {parent} on every label known before "
+        f"{as_of_date}; the figures are those of {parent}.",
+        "data_fingerprint": artifact.inputs.data_fingerprint,
+        "settings": json.dumps(artifact.inputs.settings, sort_keys=True),
+        "train_rows": refitted.rows,
+        "artifact_path": artifact.run_id,
+        "refitted": True,
+        "created_at": _created_at(runs, artifact.run_id),
+    }
+    _write_run(connection, _row_of(runs, parent) | changed)
+    for name in RUN_TABLES:
+        table = read_rows(connection, name, {"run_id": parent})
+        table = table.assign(run_id=artifact.run_id)
+        replace_rows(connection, name, table, {"run_id": artifact.run_id})
+
+
+def promote_run(connection: duckdb.DuckDBPyConnection, artifact: Artifact) -> None:
+    """Make a run that was there before the champion."""
+    row = _row_of(_runs_like(connection, artifact), artifact.run_id)
+    if row["status"] != registry.CHAMPION:
+        changed = {"status": registry.CHAMPION, "status_reason": "Promoted."}
+        _write_run(connection, row | changed)
+
+
+def _runs_like(
+    connection: duckdb.DuckDBPyConnection, artifact: Artifact
+) -> pd.DataFrame:
+    """The runs of the artifact's source and target, as they are now."""
+    settings = artifact.inputs.settings
+    return registry.read_runs(
+        connection, settings["source_system"], settings["target_definition"]
+    )
+
+
+def _row_of(runs: pd.DataFrame, run_id: str) -> dict[str, Any]:
+    row = runs[runs["run_id"] == run_id].iloc[0].to_dict()
+    return cast(dict[str, Any], row)
+
+
+def _write_run(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> None:
+    run_id = row["run_id"]
+    replace_rows(connection, "ml.model_runs", pd.DataFrame([row]), {"run_id": run_id})
+    if row["status"] == registry.CHAMPION:
+        registry.retire_others(
+            connection, run_id, row["source_system"], row["target_definition"]
+        )
+
+
+def _created_at(runs: pd.DataFrame, run_id: str) -> datetime:
+    """When the run was first written: now, unless it was there before."""
+    before = runs.loc[runs["run_id"] == run_id, "created_at"]
+    if len(before):
+        return before.iloc[0]
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+# ---------------------------------------------------------------- command
+
+
+def run_train(
+    settings: Settings,
+    force: bool = False,
+    with_refit: bool = False,
+    promote: bool = False,
+) -> Report:
+    """Train unless this very run is there already, score the day, write it all.
+
+    Parameters
+    ----------
+    force
+        Train even where a run with the same inputs and an intact model exists.
+    with_refit
+        Serve the chosen parameters trained on every label known before AS_OF_DATE.
+    promote
+        Make the run champion, unless it is refused.
+    """
+    found = read_inputs(settings)
+    headline = headline_lead(settings.prediction_leads)
+    as_of_date = found.built.as_of_date
+    split = split_points(found.points, settings.test_from, as_of_date, headline)
+    inputs = describe_run(settings, split, found.points.kinds)
+    trained = None
+    if not force and _is_done(settings, found.runs, inputs.run_id):
+        log.info("Run %s is there already (--force trains again).", inputs.run_id)
+        artifact = registry.load_artifact(settings.models_path, inputs.run_id)
+        refused = _status_of(found.runs, inputs.run_id) == registry.REFUSED
+    else:
+        trained = train_model(split, inputs, settings.fixed_parameters, headline)
+        artifact, refused = trained.artifact, trained.verdict.refused
+        registry.save_artifact(settings.models_path, artifact)
+    refitted = None
+    if with_refit and not refused:
+        refitted = refit(artifact, found.points, as_of_date)
+        registry.save_artifact(settings.models_path, refitted.artifact)
+    if refused and (promote or with_refit):
+        log.warning("The run is refused: it is neither promoted nor refitted.")
+    serving = refitted.artifact if refitted else artifact
+    promote = promote and not refused
+    scored = _score_all(settings, found, serving, refused, promote)
+    path = settings.warehouse_path
+    with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
+        check_same_build(connection, found.built)
+        create_handback_tables(connection, "ml")
+        with transaction(connection):
+            if trained:
+                write_trained(connection, trained, split, promote)
+            elif promote:
+                promote_run(connection, artifact)
+            if refitted:
+                write_refit(connection, refitted, as_of_date, promote)
+            for each in scored:
+                write_scores(connection, each)
+        if not found.points.targets["is_scoring_point"].any():
+            proposal = proposed_day(connection, split.test_from)
+            warn_nothing_to_score(as_of_date, proposal)
+        return _report(connection, serving.run_id, scored, headline)
+
+
+def _status_of(runs: pd.DataFrame, run_id: str) -> str | None:
+    found = runs.loc[runs["run_id"] == run_id, "status"]
+    return None if found.empty else str(found.iloc[0])
+
+
+def _is_done(settings: Settings, runs: pd.DataFrame, run_id: str) -> bool:
+    known = _status_of(runs, run_id) is not None
+    return known and registry.has_artifact(settings.models_path, run_id)
+
+
+def _score_all(
+    settings: Settings,
+    found: Inputs,
+    serving: Artifact,
+    refused: bool,
+    promote: bool,
+) -> list[Scored]:
+    """Scores of this run, and of the champion where that is another one."""
+    as_of_date = found.built.as_of_date
+    window = settings.observation_window_days
+    scored = []
+    if not refused:
+        scored.append(score_day(serving, found.points, as_of_date, window))
+    status = registry.choose_status(
+        serving.run_id,
+        refused,
+        serving.inputs.settings.get("refit_of"),
+        promote,
+        found.runs,
+    )
+    champion = registry.find_champion(found.runs)
+    if status == registry.CHAMPION or champion in (None, serving.run_id):
+        return scored
+    try:
+        artifact = registry.load_artifact(settings.models_path, str(champion))
+        scored.append(score_day(artifact, found.points, as_of_date, window))
+    except (registry.ArtifactError, ContractMismatch) as error:
+        log.warning("The champion did not score: %s", error)
+    return scored
+
+
+def _report(
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    scored: list[Scored],
+    headline: int,
+) -> Report:
+    where = {"run_id": run_id}
+    run = _row_of(read_rows(connection, "ml.model_runs", where), run_id)
+    metrics = read_rows(connection, "ml.model_metrics", where)
+    counts = {each.run_id: len(each.scores) for each in scored}
+    return Report(run, metrics, counts, headline)
+
+
+def summarise(report: Report) -> str:
+    """The summary of a run for people."""
+    run = report.run
+    at_headline = report.metrics[
+        (report.metrics["split"] == "test")
+        & (report.metrics["lead_days"] == report.headline)
+        & (report.metrics["segment"] == "all")
+    ]
+    figures = {
+        (row["scorer"], row["metric"]): row for row in at_headline.to_dict("records")
+    }
+    base = figures["model", "base_rate"]
+    lines = [
+        f"Run {run['run_id']}: {run['status']}. {run['status_reason']}",
+        f"Points: {run['train_rows']:,} trained on, {run['calibration_rows']:,} "
+        f"calibrated on, {run['test_rows']:,} tested on (from {run['test_from']}), "
+        f"{run['left_out_rows']:,} left out",
+        f"At lead {report.headline}: {base['rows']:,} test points, "
+        f"base rate {base['value']:.3f}",
+        "PR-AUC with 95 % interval, and by how much the model is ahead:",
+        _figure_line("model", figures["model", "pr_auc"]),
+    ]
+    for name in BASELINES:
+        ahead = figures["model", f"pr_auc_minus_{name}"]
+        lines.append(
+            _figure_line(name, figures[name, "pr_auc"])
+            + f"   {ahead['value']:+.3f} ({ahead['ci_low']:+.3f} to "
+            f"{ahead['ci_high']:+.3f})"
+        )
+    for run_id, count in report.scored.items():
+        lines.append(f"Scored by {run_id}: {count:,} points")
+    if not report.scored:
+        lines.append("Scored: nothing, the run is refused")
+    return "\n".join(lines)
+
+
+def _figure_line(name: str, row: dict[Any, Any]) -> str:
+    return (
+        f"  {name:<12} {row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+    )
+
+
+@app.command(epilog="Example: TEST_FROM=2014-01-01 python -m ml.train")
+def main(
+    with_refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit",
+            help="Score with the chosen parameters trained again on every label "
+            "known before AS_OF_DATE.",
+        ),
+    ] = False,
+    promote: Annotated[
+        bool,
+        typer.Option("--promote", help="Make this run the champion."),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Train again even if nothing has changed."),
+    ] = False,
+) -> None:
+    """Train a model, evaluate it once, and score the day of the tables."""
+    with clean_errors():
+        settings = load_settings()
+        start_logging(settings)
+        print(summarise(run_train(settings, force, with_refit, promote)))
+
+
+if __name__ == "__main__":
+    app()
