@@ -3,7 +3,9 @@
 The sentences come from the feature table's dbt documentation, the one table from
 feature to words: `meta.reason` to an advisor, `meta.reason_student` to the student.
 `{value}` is the student's value, `{peer}` the middle one of all students scored
-that day, `{window}` the days of the observation window.
+that day, `{window}` the days of the observation window. A contribution can raise the
+risk although the value looks good, by its interplay with others: only a value on the
+`meta.worrying` side of the middle one is something to act on, or to tell a student.
 """
 
 import math
@@ -22,7 +24,7 @@ from ml.settings import PROJECT_ROOT, UserError
 FEATURE_DOCS = (
     PROJECT_ROOT / "dbt_project" / "models" / "marts" / "_student_features_14d.yml"
 )
-REASONS = 5
+REASONS = 8
 PLACEHOLDERS = {"value", "peer", "window"}
 UNKNOWN = "unknown"
 
@@ -36,6 +38,15 @@ class FeatureDoc:
     reason: str | None = None
     reason_student: str | None = None
     actionable: bool = False
+    worrying: str | None = None
+
+    def is_worrying(self, value: Any, peer: float) -> bool:
+        """Whether the value lies on the worrying side of the middle one."""
+        if pd.isna(value) or math.isnan(peer):
+            return False
+        if self.worrying == "low":
+            return bool(float(value) < peer)
+        return self.worrying == "high" and bool(float(value) > peer)
 
 
 # ---------------------------------------------------------------- documentation
@@ -79,6 +90,7 @@ def _feature_doc(column: dict[str, Any]) -> FeatureDoc:
         reason=meta.get("reason"),
         reason_student=meta.get("reason_student"),
         actionable=bool(meta.get("actionable", False)),
+        worrying=meta.get("worrying"),
     )
 
 
@@ -186,7 +198,7 @@ def _tell(
     doc = docs.get(name, FeatureDoc(description=name.replace("_", " ")))
     unit = "boolean" if kind == BOOLEAN else doc.unit
     if pd.isna(value):
-        return (name, None, peer, _not_known(doc), None, doc.actionable)
+        return (name, None, peer, _not_known(doc), None, False)
     words = {
         "value": format_value(value, unit),
         "peer": format_value(peer, unit),
@@ -198,8 +210,11 @@ def _tell(
         if doc.reason
         else f"{_first_sentence(doc)}: {words['value']}"
     )
-    to_student = doc.reason_student.format(**words) if doc.reason_student else None
-    return (name, words["value"], peer, sentence, to_student, doc.actionable)
+    to_act_on = doc.actionable and doc.is_worrying(value, peer)
+    to_student = None
+    if to_act_on and doc.reason_student:
+        to_student = doc.reason_student.format(**words)
+    return (name, words["value"], peer, sentence, to_student, to_act_on)
 
 
 def _not_known(doc: FeatureDoc) -> str:

@@ -8,8 +8,10 @@ Ties are treated as scikit-learn does: points with one score are taken together.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 TOP_SHARE = 0.1
 ECE_BINS = 10
@@ -37,17 +39,21 @@ class Resamples:
         by_student = np.bincount(
             self.student, weights=values, minlength=self.weights.shape[1]
         )
-        return self.weights @ by_student
+        return self._exact_weights @ by_student
+
+    @cached_property
+    def _exact_weights(self) -> np.ndarray:
+        return self.weights.astype(np.float64)
 
 
 def draw_resamples(students: np.ndarray, resamples: int, seed: int) -> Resamples:
     """Draw students with replacement; the first row is everybody once."""
-    names, student = np.unique(students.astype(str), return_inverse=True)
+    student, names = pd.factorize(students, sort=True)
     count = len(names)
-    draws = np.random.default_rng(seed).multinomial(
-        count, np.full(count, 1 / count), size=resamples
-    )
-    weights = np.vstack([np.ones((1, count)), draws]).astype(np.float32)
+    random = np.random.default_rng(seed)
+    weights = np.ones((resamples + 1, count), dtype=np.float32)
+    for row in weights[1:]:
+        row[:] = np.bincount(random.integers(0, count, count), minlength=count)
     return Resamples(weights, student)
 
 

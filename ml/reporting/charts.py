@@ -35,11 +35,11 @@ BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 RED, PURPLE, SKY, GREY = "#D55E00", "#CC79A7", "#56B4E9", "#666666"
 # Narrow, so that the words stay readable on a phone; wide screens show two a row.
 WIDTH, HEIGHT = 4.4, 3.2
-BAR_HEIGHT = 0.34
+BAR_HEIGHT = 0.36
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "axes.titlesize": 9.5,
+    "font.size": 10,
+    "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -50,12 +50,12 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "xtick.color": "#3b4048",
     "ytick.color": "#3b4048",
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9,
     "svg.fonttype": "none",
     # Names of courses are nobody's formulas.
     "text.parse_math": False,
@@ -252,7 +252,7 @@ def bars(
                 textcoords="offset points",
                 ha="left" if side > 0 else "right",
                 va="center",
-                fontsize=8.5,
+                fontsize=9,
             )
         _finish_rows(figure, axes, len(labels), x_label, percent, levels)
         low = min(0.0, *values) if signed else 0.0
@@ -304,7 +304,7 @@ def _name_rows(axes: Axes, labels: Sequence[str]) -> None:
             xytext=(0, 6.5),
             textcoords="offset points",
             va="bottom",
-            fontsize=8.5,
+            fontsize=9,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5},
         )
 

@@ -125,7 +125,7 @@ def percent(value: Any) -> str:
     if not known(value):
         return NOT_DEFINED
     share = 100 * float(value)
-    digits = 1 if 0 < abs(share) < 9.95 or 90.05 < abs(share) < 100 else 0
+    digits = 1 if 0 < abs(share) < 9.95 or 98.5 < abs(share) < 100 else 0
     return f"{share:.{digits}f} %"
 
 

@@ -495,6 +495,6 @@ def _tiles(model: Model, lead: int) -> list[Tile]:
         write = number if metric == "pr_auc" else percent
         note = ""
         if known(figure.low) and known(figure.high):
-            note = f"95 %: {write(figure.low)} to {write(figure.high)}"
+            note = f"95 %: {write(figure.low).rstrip(' %')} to {write(figure.high)}"
         tiles.append(Tile(write(figure.value), label, note))
     return tiles

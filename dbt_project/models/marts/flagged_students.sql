@@ -40,12 +40,15 @@ reasons_in_columns as (
         course_id,
         assessment_id,
         as_of_date,
-        {% for n in [1, 2, 3] %}
-        max(case when actionable_rank = {{ n }} then sentence end)
-            as reason_{{ n }},
-        max(case when actionable_rank = {{ n }} then sentence_student end)
-            as student_reason_{{ n }}{{ ',' if not loop.last }}
-        {% endfor %}
+        max(case when actionable_rank = 1 then sentence end) as reason_1,
+        max(case when actionable_rank = 1 then sentence_student end)
+            as student_reason_1,
+        max(case when actionable_rank = 2 then sentence end) as reason_2,
+        max(case when actionable_rank = 2 then sentence_student end)
+            as student_reason_2,
+        max(case when actionable_rank = 3 then sentence end) as reason_3,
+        max(case when actionable_rank = 3 then sentence_student end)
+            as student_reason_3
     from reasons
     group by
         run_id,

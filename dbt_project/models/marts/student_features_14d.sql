@@ -122,6 +122,12 @@ student_features as (
         relative.relative_mean_score_percentile,
         relative.relative_missed_share_percentile,
         relative.relative_run_missed_share,
+        {% if setting('include_attributes') %}
+        ---------- attributes
+        {% for name in attribute_names() %}
+        attributes.attribute_{{ name }},
+        {% endfor %}
+        {% endif %}
         ---------- context
         context.lead_days,
         context.context_assessment_weight,
@@ -133,11 +139,6 @@ student_features as (
         context.context_days_enrolled_before_start,
         context.context_course_failure_rate,
         context.context_position_failure_rate
-        {% if setting('include_attributes') %}
-        {% for name in attribute_names() %},
-        attributes.attribute_{{ name }}
-        {% endfor %}
-        {% endif %}
     from points
     inner join context
         on

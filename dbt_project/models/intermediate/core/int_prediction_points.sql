@@ -115,35 +115,41 @@ candidates as (
 known as (
 
     select
-        student_id,
-        course_id,
-        course_run_id,
-        assessment_id,
+        candidates.student_id,
+        candidates.course_id,
+        candidates.course_run_id,
+        candidates.assessment_id,
         candidates.as_of_date,
-        began_at,
-        kind,
-        due_at,
-        version_number,
-        max(is_training) as is_training,
-        max(is_scoring) as is_scoring
+        candidates.began_at,
+        candidates.kind,
+        candidates.due_at,
+        candidates.version_number,
+        max(candidates.is_training) as is_training,
+        max(candidates.is_scoring) as is_scoring
     from candidates
     cross join calendar
     where
         -- A day that the data does not reach yet cannot be stood on.
-        (is_scoring = 1 or candidates.as_of_date <= calendar.data_until)
-        and began_at < candidates.as_of_date
-        and (known_from is null or known_from < candidates.as_of_date)
-        and (known_until is null or known_until >= candidates.as_of_date)
+        (candidates.is_scoring = 1 or candidates.as_of_date <= calendar.data_until)
+        and candidates.began_at < candidates.as_of_date
+        and (
+            candidates.known_from is null
+            or candidates.known_from < candidates.as_of_date
+        )
+        and (
+            candidates.known_until is null
+            or candidates.known_until >= candidates.as_of_date
+        )
     group by
-        student_id,
-        course_id,
-        course_run_id,
-        assessment_id,
+        candidates.student_id,
+        candidates.course_id,
+        candidates.course_run_id,
+        candidates.assessment_id,
         candidates.as_of_date,
-        began_at,
-        kind,
-        due_at,
-        version_number
+        candidates.began_at,
+        candidates.kind,
+        candidates.due_at,
+        candidates.version_number
 
 ),
 

@@ -24,7 +24,8 @@ in_window as (
 
     select
         *,
-        {{ dbt.datediff('activity_date', 'as_of_date', 'day') }} as days_ago
+        {{ dbt.datediff('activity_date', 'as_of_date', 'day') }}
+            as days_ago
     from {{ ref('int_observed_activity') }}
     where is_in_window = 1
 
@@ -74,10 +75,8 @@ features as (
         case
             when coverage.study_known_from < observations.as_of_date
                 then (
-                    cast(coalesce(sums.facts_by_day, 0)
-                        as {{ type_double() }})
-                    - {{ mean_day }} * cast(coalesce(sums.facts, 0)
-                        as {{ type_double() }})
+                    {{ as_number('coalesce(sums.facts_by_day, 0)') }}
+                    - {{ as_number('coalesce(sums.facts, 0)') }} * {{ mean_day }}
                 ) / {{ spread }}
         end as velocity_activity_slope
     from observations
