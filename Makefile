@@ -52,7 +52,7 @@ test: install ## Everything that checks
 
 .PHONY: bench
 bench: install ## Slow comparisons, apart from the tests
-	$(BIN)/python -m pytest -m bench
+	$(BIN)/python -m pytest -m bench -n 0
 
 .PHONY: lock
 lock: ## Pin the newest versions that pyproject.toml allows (needs uv)

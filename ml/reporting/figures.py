@@ -49,7 +49,7 @@ def flagged_weights(scores: np.ndarray, flags: int) -> np.ndarray:
         return np.zeros(len(scores))
     cut = np.sort(scores)[::-1][min(flags, len(scores)) - 1]
     above, at = scores > cut, scores == cut
-    share = 1.0
+    share = (flags - above.sum()) / at.sum()
     return above + np.clip(share, 0, 1) * at
 
 

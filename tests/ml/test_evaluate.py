@@ -120,40 +120,42 @@ def test_students_are_resampled_not_rows() -> None:
 # ---------------------------------------------------------------- verdict
 
 
-def _metrics(**differences: tuple[float, float]) -> pd.DataFrame:
-    """Differences to baselines as (value, lower end)."""
+def _metrics(**differences: tuple[float, float, float]) -> pd.DataFrame:
+    """Differences to baselines as (value, lower end, upper end)."""
     usual = {
-        "random": (0.3, 0.2),
-        "rule": (0.1, 0.05),
-        "course_rate": (0.2, 0.1),
-        "logistic": (0.01, -0.02),
+        "random": (0.3, 0.2, 0.4),
+        "rule": (0.1, 0.05, 0.2),
+        "course_rate": (0.2, 0.1, 0.3),
+        "logistic": (0.01, -0.02, 0.04),
     }
     rows = [
-        (f"pr_auc_minus_{name}", value, low)
-        for name, (value, low) in (usual | differences).items()
+        (f"pr_auc_minus_{name}", *figures)
+        for name, figures in (usual | differences).items()
     ]
     table = pd.DataFrame(
-        [("pr_auc", 0.6, 0.5), *rows], columns=["metric", "value", "ci_low"]
+        [("pr_auc", 0.6, 0.5, 0.7), *rows],
+        columns=["metric", "value", "ci_low", "ci_high"],
     )
-    return table.assign(
-        ci_high=1.0, lead_days=14, segment="all", scorer="model", split="test"
-    )
+    return table.assign(lead_days=14, segment="all", scorer="model", split="test")
 
 
 @pytest.mark.parametrize(
     ("differences", "refused"),
     [
         ({}, False),
-        ({"rule": (0.1, 0.0)}, True),
-        ({"rule": (0.1, -0.01)}, True),
-        ({"random": (0.1, float("nan"))}, True),
-        ({"course_rate": (-0.1, -0.2)}, True),
-        ({"logistic": (-0.005, -0.2)}, False),
-        ({"logistic": (-0.0051, -0.2)}, True),
+        ({"rule": (0.1, 0.0, 0.2)}, True),
+        ({"rule": (0.1, -0.01, 0.2)}, True),
+        ({"random": (0.1, float("nan"), float("nan"))}, True),
+        ({"course_rate": (-0.1, -0.2, 0.1)}, True),
+        # Within the margin, however sure; beyond it, but perhaps by chance; both.
+        ({"logistic": (-0.005, -0.006, -0.004)}, False),
+        ({"logistic": (-0.03, -0.08, 0.0)}, False),
+        ({"logistic": (-0.0051, -0.009, -0.001)}, True),
+        ({"logistic": (float("nan"), float("nan"), float("nan"))}, True),
     ],
 )
 def test_a_model_is_refused_unless_it_beats_what_needs_no_model(
-    differences: dict[str, tuple[float, float]], refused: bool
+    differences: dict[str, tuple[float, float, float]], refused: bool
 ) -> None:
     verdict = judge(_metrics(**differences), headline=14)
     assert verdict.refused is refused
@@ -163,7 +165,7 @@ def test_a_model_is_refused_unless_it_beats_what_needs_no_model(
 
 
 def test_every_baseline_that_was_not_beaten_is_named() -> None:
-    verdict = judge(_metrics(rule=(0, -1), course_rate=(0, -1)), headline=14)
+    verdict = judge(_metrics(rule=(0, -1, 1), course_rate=(0, -1, 1)), headline=14)
     assert "rule (" in verdict.reason
     assert "course_rate (" in verdict.reason
 

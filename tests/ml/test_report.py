@@ -29,7 +29,7 @@ DATA_SECTIONS = ["data", "distributions", "balance", "missing", "correlations"]
 MODEL_SECTIONS = ["ranking", "metrics", "calibration", "decisions", "leads", "scores"]
 AUDIT_SECTIONS = ["importance", "fairness", "drift", "search"]
 # Names of courses come from whoever set up the platform.
-NASTY = "<script>alert('x')</script> & $x_{$ " + "W" * 90
+NASTY = "$x_{$ <script>alert('x')</script> & " + "W" * 90
 RULE_AHEAD = (
     "update ml.model_metrics set value = {value}, ci_low = {low}, ci_high = {high}"
     " where metric = '{metric}' and segment = 'all' and lead_days = 14"
@@ -349,6 +349,18 @@ def test_the_champion_is_shown_and_a_newer_run_mentioned(trained: Project) -> No
         build_report(trained.settings, run_id="nobody")
 
 
+def test_students_who_were_written_to_are_kept_apart(trained: Project) -> None:
+    before = read_facts(trained.settings).model
+    trained.run(
+        "update ml.evaluation_predictions set contacted_before_due = true"
+        " where course_id = 'c0' and lead_days = 14"
+    )
+    after = read_facts(trained.settings).model
+    assert before is not None and after is not None
+    assert set(before.predictions["course_id"]) == {"c0", "c1", "c2"}
+    assert set(after.predictions["course_id"]) == {"c1", "c2"}
+
+
 # ---------------------------------------------------------------- tables of others
 
 
@@ -439,6 +451,8 @@ def test_names_are_text_never_markup(trained: Project) -> None:
     html = build_report(with_nasty_course(trained).settings)
     assert "<script" not in html.lower()
     assert "&lt;script&gt;alert(" in html
+    # As text of a picture too: matplotlib would take it for a formula.
+    assert re.search(r"<text [^>]*>\$x_\{\$ &lt;script&gt;", html)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""A fresh clone in which `make run` has been run, shared by the tests that read it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml.settings import PROJECT_ROOT
+from tests.pipeline import environment
+
+
+def make_clone(folder: Path) -> Path:
+    """Copy what git tracks, or would, with this environment as its .venv."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=PROJECT_ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        source = PROJECT_ROOT / name
+        if source.is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def shell(clone: Path, command: str, **settings: str) -> str:
+    """Run a line as a user in the activated environment would; returns stdout."""
+    inherited = environment(clone / "unused")
+    # The clone's own defaults are what is tested.
+    for name in ("WAREHOUSE_PATH", "MODELS_PATH", "DATA_PROCESSED_PATH"):
+        inherited.pop(name)
+    for name in ("INTERVENE_STORE", "DBT_TARGET_PATH", "DBT_LOG_PATH"):
+        inherited.pop(name)
+    inherited["PATH"] = f"{clone}/.venv/bin:{inherited['PATH']}"
+    # The environment is there: make must not touch the one that runs the tests.
+    command = command.replace("make ", "make --old-file .venv/installed ")
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=clone,
+        env=inherited | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (
+        f"`{command}` ended with {done.returncode}:\n"
+        f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the project before anything was run."""
+    return make_clone(tmp_path_factory.mktemp("clone") / "project")
+
+
+@pytest.fixture(scope="session")
+def made(clone: Path) -> str:
+    """What `make run` printed in the clone."""
+    return shell(clone, "make run")
