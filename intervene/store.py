@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -386,17 +384,9 @@ def _naive_utc(moment: datetime) -> datetime:
 # ---------------------------------------------------------------- opening
 
 
-class _StoreSettings(BaseSettings):
-    # Secret, because the URL of a PostgreSQL may hold a password.
-    model_config = SettingsConfigDict(extra="ignore")
-    intervene_store: SecretStr = SecretStr("")
-
-
-def store_url(settings: Settings, env_file: Path | None = PROJECT_ROOT / ".env") -> str:
+def store_url(settings: Settings) -> str:
     """INTERVENE_STORE, or intervene.sqlite in the warehouse's folder."""
-    # mypy does not know this argument of pydantic-settings.
-    found = _StoreSettings(_env_file=env_file)  # type: ignore[call-arg]
-    given = found.intervene_store.get_secret_value().strip()
+    given = settings.intervene_store.get_secret_value()
     beside = settings.warehouse_path.with_name("intervene.sqlite")
     return given or f"sqlite:///{beside}"
 

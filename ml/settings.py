@@ -21,6 +21,7 @@ TARGET_DEFINITIONS = (
     "assessment_not_passed",
     "assessment_missed",
 )
+SECRETS = ("google_api_key", "intervene_store")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 TRUE_WORDS = ("true", "1", "yes", "on")
 FALSE_WORDS = ("false", "0", "no", "off", "")
@@ -88,6 +89,8 @@ class Settings(BaseSettings):
     model_scale_pos_weight: Annotated[float, Field(gt=0, le=1000)] | None = None
 
     google_api_key: SecretStr | None = None
+    # Secret, because the URL of a PostgreSQL may hold a password.
+    intervene_store: SecretStr = SecretStr("")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("*", mode="before")
@@ -269,7 +272,7 @@ def _describe(error: ValidationError) -> str:
     for problem in error.errors():
         name = str(problem["loc"][0])
         allowed = ALLOWED.get(name) or problem["msg"].removeprefix("Value error, ")
-        value = "***" if name == "google_api_key" else problem["input"]
+        value = "***" if name in SECRETS else problem["input"]
         lines[name] = f"  {name.upper()}={str(value)!r}: {allowed}"
     head = "Settings with values that are not allowed:"
     tail = "Change them in the environment or in .env (.env.example explains each)."

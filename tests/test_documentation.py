@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import duckdb
 import pytest
 import yaml
 
@@ -78,26 +77,6 @@ def test_exposures_name_every_mart(manifest: dict) -> None:
         if Path(node["original_file_path"]).parent == Path("dbt_project/models/marts")
     }
     assert marts <= read
-
-
-@pytest.mark.xdist_group("clone")
-def test_the_columns_of_a_built_sample_are_those_documented(
-    clone: Path, made: str
-) -> None:
-    """The other way round: no table has a column that no YAML file names."""
-    manifest = json.loads((clone / "target" / "manifest.json").read_text())
-    with duckdb.connect(str(clone / "data/warehouse.duckdb"), read_only=True) as db:
-        found = db.execute(
-            "select table_schema, table_name, list(column_name)"
-            " from information_schema.columns group by all"
-        ).fetchall()
-    columns = {(schema, name): set(names) for schema, name, names in found}
-    wrong = {}
-    for node in documented(manifest, "model"):
-        actual = columns.get((node["schema"], node["alias"] or node["name"]))
-        if actual is not None and actual != set(node["columns"]):
-            wrong[node["name"]] = sorted(actual ^ set(node["columns"]))
-    assert wrong == {}
 
 
 def test_yaml_files_name_no_model_that_is_gone() -> None:

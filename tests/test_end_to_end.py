@@ -11,9 +11,9 @@ import pytest
 from ml.settings import PROJECT_ROOT
 from tests.conftest import shell
 from tests.leakage_data import write_oulad, write_platform
+from tests.test_documentation import documented
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-pytestmark = pytest.mark.xdist_group("clone")
 
 
 def blocks(language: str) -> list[str]:
@@ -132,6 +132,30 @@ def test_the_tables_of_the_readme_exist(clone: Path, made: str) -> None:
     manifest = json.loads((clone / "data/published/manifest.json").read_text())
     assert len(names) >= 10
     assert names <= set(manifest["rows"])
+
+
+def test_the_columns_of_a_built_sample_are_those_documented(
+    clone: Path, made: str
+) -> None:
+    """The other way round: no table has a column that no YAML file names."""
+    manifest = json.loads((clone / "target" / "manifest.json").read_text())
+    with duckdb.connect(str(clone / "data/warehouse.duckdb"), read_only=True) as db:
+        found = db.execute(
+            "select table_schema, table_name, list(column_name)"
+            " from information_schema.columns group by all"
+        ).fetchall()
+    columns = {(schema, name): set(names) for schema, name, names in found}
+    wrong = {}
+    for node in documented(manifest, "model"):
+        actual = columns.get((node["schema"], node["alias"] or node["name"]))
+        if actual is not None and actual != set(node["columns"]):
+            wrong[node["name"]] = sorted(actual ^ set(node["columns"]))
+    assert wrong == {}
+
+
+def test_the_sql_is_clean(clone: Path, made: str) -> None:
+    """sqlfluff compiles with dbt, so it needs the tables of a build."""
+    shell(clone, "sqlfluff lint dbt_project --processes 1")
 
 
 def test_running_the_steps_again_changes_no_table(clone: Path, made: str) -> None:

@@ -15,7 +15,6 @@
         {% do create_handback_table(relation, node.columns.values()) %}
         {% do mismatches.extend(update_handback_table(relation, node.columns.values())) %}
     {% endfor %}
-    {% do keep_changes() %}
     {% if mismatches %}
         {{ exceptions.raise_compiler_error(
             'Tables that an older version made have columns of another type:\n  '
@@ -106,18 +105,6 @@
         {% endif %}
     {% endfor %}
     {% do commit_now() %}
-    {% do keep_changes() %}
-{% endmacro %}
-
-
-{#
-  dbt rolls back what a hook did by run_query unless something commits, and
-  making a schema is what commits on every engine.
-#}
-{% macro keep_changes() %}
-    {% do adapter.create_schema(
-        api.Relation.create(database=target.database, schema=target.schema)
-    ) %}
 {% endmacro %}
 
 

@@ -316,8 +316,9 @@ def test_a_file_that_is_no_database_is_explained(tmp_path):
 def test_the_store_lies_beside_the_warehouse_unless_told_otherwise(
     tmp_path, monkeypatch
 ):
-    settings = Settings(warehouse_path=tmp_path / "w.duckdb")
     monkeypatch.delenv("INTERVENE_STORE", raising=False)
-    assert store_url(settings, None) == f"sqlite:///{tmp_path}/intervene.sqlite"
+    settings = Settings(warehouse_path=tmp_path / "w.duckdb")
+    assert store_url(settings) == f"sqlite:///{tmp_path}/intervene.sqlite"
     monkeypatch.setenv("INTERVENE_STORE", "postgresql://host/x")
-    assert store_url(settings, None) == "postgresql://host/x"
+    settings = Settings(warehouse_path=tmp_path / "w.duckdb")
+    assert store_url(settings) == "postgresql://host/x"
