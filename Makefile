@@ -8,6 +8,12 @@ WITH_ENV := $(if $(wildcard .env),$(BIN)/dotenv -f .env run --no-override --)
 DBT := $(WITH_ENV) $(BIN)/dbt
 PY := $(WITH_ENV) $(BIN)/python
 
+# dbt's own words, with a line for every fortieth step instead of two for each.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+BUILD := $(DBT) --no-use-colors build
+BRIEFLY := | awk '/ of [0-9]+ (START|PASS|OK|SKIP|NO-OP)/ { if (/START/ && ++n % 40 == 0) { print "      step " $$2 " of " $$4; fflush() } next } { print; fflush() }'
+
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 .DEFAULT_GOAL := help
 
@@ -29,19 +35,19 @@ install: .venv/installed ## Make the environment from the lock file
 run: install ## Sample data (or yours) to flags, drafts, report and snapshot
 	@echo "[1/7] dbt build: raw data to targets and features"
 	@mkdir -p data
-	$(DBT) --quiet build
+	@$(BUILD) $(BRIEFLY)
 	@echo "[2/7] train and score"
-	$(PY) -m ml.train
+	@$(PY) -m ml.train
 	@echo "[3/7] dbt build: scores to flagged students"
-	$(DBT) --quiet build --select source:ml+
+	@$(BUILD) --select source:ml+ $(BRIEFLY)
 	@echo "[4/7] draft messages"
-	$(PY) -m intervene draft
+	@$(PY) -m intervene draft
 	@echo "[5/7] report"
-	$(PY) -m ml.report
+	@$(PY) -m ml.report
 	@echo "[6/7] publish the snapshot"
-	$(PY) -m ml.publish
+	@$(PY) -m ml.publish
 	@echo "[7/7] summary"
-	$(PY) -m ml.summary
+	@$(PY) -m ml.summary
 
 .PHONY: test
 test: install ## Everything that checks

@@ -210,7 +210,19 @@ def test_your_own_data_goes_all_the_way(clone: Path, made: str, tmp_path: Path) 
         line = re.sub(r"/path/to/\w+", str(folder), line)
         printed = shell(clone, line)
         assert f"Source {source}, target" in printed
-    tested_above = ("--as-of", "dbt build", "ml.train", "ml.score", "draft", "report")
+    for line in others:
+        if "generate.py" in line:
+            shell(clone, line)
+            assert len(list((clone / "data/bigger").iterdir())) == 12
+    tested_above = (
+        "generate.py",
+        "--as-of",
+        "dbt build",
+        "ml.train",
+        "ml.score",
+        "draft",
+        "report",
+    )
     assert [
         line
         for line in others
