@@ -1,9 +1,8 @@
 -- What each row of lesson_progresses tells that was true at its created_at.
 
-{%- set append_only = var('lesson_progresses_append_only') %}
-{%- if append_only is none %}
-    {%- set append_only = setting('source_system') == 'sample' %}
-{%- endif %}
+{% set declared = var('lesson_progresses_append_only') %}
+{% set append_only = setting('source_system') == 'sample'
+    if declared is none else declared %}
 
 with
 

@@ -51,10 +51,11 @@ numbered as (
         row_number() over (
             partition by student_id, rejected_because
             order by
-                registered_at nulls last
-                {%- for attribute in attributes %},
-                {{ adapter.quote(attribute) }} nulls last
-                {%- endfor %}
+                registered_at nulls last,
+                {% for attribute in attributes %}
+                {{ adapter.quote(attribute) }} nulls last,
+                {% endfor %}
+                student_id
         ) as copy_number
     from checked
 
