@@ -74,7 +74,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Split:
-    """Who is searched on, calibrated on and tested on; nobody is in two."""
+    """Who is searched on, calibrated on and tested on; no point is in two."""
 
     search: Points
     calibration: Points

@@ -213,7 +213,11 @@ def judge(metrics: pd.DataFrame, headline: int) -> Verdict:
     start = f"PR-AUC {model['value']:.3f} at lead {headline}"
     if behind:
         return Verdict(True, f"{start} is not better than {', '.join(behind)}.")
-    return Verdict(False, f"{start} beats every baseline.")
+    return Verdict(
+        False,
+        f"{start} beats random, the rule and the course rate; against logistic "
+        f"regression: {_interval(row)}.",
+    )
 
 
 def _interval(row: dict[Hashable, Any]) -> str:

@@ -103,7 +103,7 @@ def _placeholders(sentence: str) -> set[str]:
 
 
 def top_reasons(contributions: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """The strongest contributions that raise the risk, at most five per point.
+    """The strongest contributions that raise the risk, at most `REASONS` per point.
 
     Equal contributions stand in order of the feature's name.
 

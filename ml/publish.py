@@ -170,6 +170,13 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(
+            f"Cannot publish to DATA_PROCESSED_PATH={settings.data_processed_path}: "
+            f"{error.strerror}. Point it at a folder that can be written to.",
+            file=sys.stderr,
+        )
+        return 1
     manifest = json.loads((snapshot / "manifest.json").read_text(encoding="utf-8"))
     print(
         f"Published {len(manifest['rows'])} tables to "

@@ -45,6 +45,8 @@ BUILD = [
     "+student_targets",
     "+student_features_14d",
     "+pipeline_settings",
+    "+int_engagement_zones",
+    "+int_weak_topics",
     "--exclude-resource-type",
     "unit_test",
 ]
@@ -231,17 +233,20 @@ def proposed_day(
     return found[0] if found else None
 
 
-def warn_nothing_to_score(as_of_date: date, proposal: date | None) -> None:
-    """Say loudly that the day has no scoring points, and which day has some."""
+def nothing_to_score(as_of_date: date, proposal: date | None) -> str:
+    """That the day has no scoring points, and which day has some."""
     advice = (
         f"Set AS_OF_DATE={proposal} and run `dbt build` (or `python -m ml.score "
         f"--as-of {proposal}`) to score a day on which something was coming up."
         if proposal
         else "No day of the test period has any either."
     )
-    log.warning(
-        "NOTHING TO SCORE: no assessment is due soon after %s. %s", as_of_date, advice
-    )
+    return f"NOTHING TO SCORE: no assessment is due soon after {as_of_date}. {advice}"
+
+
+def warn_nothing_to_score(as_of_date: date, proposal: date | None) -> None:
+    """Say so loudly."""
+    log.warning(nothing_to_score(as_of_date, proposal))
 
 
 def build_day(settings: Settings, as_of_date: date) -> None:
@@ -292,6 +297,11 @@ def run_score(settings: Settings, as_of_date: date | None) -> Scored:
         settings = settings.model_copy(update={"as_of_date": as_of_date})
         with open_warehouse(settings.warehouse_path, read_only=True) as connection:
             built_day = read_pipeline_settings(connection).as_of_date
+            runs = read_runs(
+                connection, settings.source_system, settings.target_definition
+            )
+        # Without a champion the day would be built for nothing.
+        champion_artifact(settings, runs)
         if built_day != as_of_date:
             build_day(settings, as_of_date)
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:

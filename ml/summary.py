@@ -1,5 +1,6 @@
 """What a run of the pipeline came to, for a person: `python -m ml.summary`."""
 
+from datetime import date
 from typing import Any
 
 import duckdb
@@ -9,6 +10,7 @@ from ml.cli import clean_errors
 from ml.dataset import headline_lead
 from ml.publish import DATABASE
 from ml.report import REPORT_FILE
+from ml.score import nothing_to_score, proposed_day
 from ml.settings import Settings, load_settings
 from ml.warehouse import open_warehouse, read_pipeline_settings, require_tables
 
@@ -23,7 +25,7 @@ def summarise(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     lines = [
         f"Source {built.source_system}, target {built.target_definition}, "
         f"scored for {built.as_of_date}",
-        *_points(connection),
+        *_points(connection, built.as_of_date),
         *_figures(connection, settings),
         *_flags(connection),
         *_drafts(connection),
@@ -37,17 +39,20 @@ def _row(connection: duckdb.DuckDBPyConnection, query: str, *values: Any) -> Any
     return connection.execute(query, list(values)).fetchone()
 
 
-def _points(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def _points(connection: duckdb.DuckDBPyConnection, built_for: date) -> list[str]:
     points, labelled, rate, scoring = _row(
         connection,
         "select count(*), count(at_risk), avg(at_risk),"
         " count(case when is_scoring_point then 1 end) from student_targets",
     )
     rate_text = f"{rate:.3f}" if rate is not None else "unknown"
-    return [
+    lines = [
         f"Points:    {points:,} prediction points, {labelled:,} with a label "
         f"(base rate {rate_text}), {scoring:,} to score"
     ]
+    if not scoring:
+        lines.append(f"  {nothing_to_score(built_for, proposed_day(connection))}")
+    return lines
 
 
 def _figures(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
@@ -93,7 +98,8 @@ def _flags(connection: duckdb.DuckDBPyConnection) -> list[str]:
     ).fetchall()
     for student, title, lead, score, reasons in first:
         risk = f", risk {score:.2f}" if score is not None else ""
-        lines.append(f"  {student}: {title} in {lead} days{risk}. {reasons}")
+        why = f". {reasons}" if reasons else ""
+        lines.append(f"  {student}: {title} in {lead} days{risk}{why}")
     return lines
 
 

@@ -258,7 +258,7 @@ def check_pipeline_settings(
             + "\n".join(different)
             + "\nRun `dbt build` under the settings of this command, or run this "
             "command under those of the build (environment or .env; dbt itself "
-            "does not read .env, `dotenv run -- dbt build` does)."
+            "does not read .env, `dotenv run --no-override -- dbt build` does)."
         )
     return built
 

@@ -208,8 +208,14 @@ def test_your_own_data_goes_all_the_way(clone: Path, made: str, tmp_path: Path) 
         source = re.findall(r"SOURCE_SYSTEM=(\w+)", line)[0]
         folder = tmp_path / ("oulad" if source == "oulad" else "tables")
         line = re.sub(r"/path/to/\w+", str(folder), line)
-        printed = shell(clone, line)
+        printed = shell(clone, line, INCLUDE_ATTRIBUTES=str(source == "oulad"))
         assert f"Source {source}, target" in printed
+    attributes = [
+        name
+        for name, *_ in query(clone, "describe student_features_14d")
+        if name.startswith("attribute_")
+    ]
+    assert "attribute_gender" in attributes
     for line in others:
         if "generate.py" in line:
             shell(clone, line)

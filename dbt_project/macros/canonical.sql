@@ -30,13 +30,14 @@
 
 {# The attributes that students have, from the var or else from the data. #}
 {% macro attribute_names() %}
+    {# Before anything else, so that dbt knows of the dependency while parsing. #}
+    {% set attributes = canonical('student_attributes') %}
     {% if var('student_attributes') %}
         {{ return(var('student_attributes')) }}
     {% endif %}
     {% if not execute %}{{ return([]) }}{% endif %}
     {% set found = run_query(
-        'select distinct attribute from ' ~ canonical('student_attributes')
-        ~ ' order by attribute'
+        'select distinct attribute from ' ~ attributes ~ ' order by attribute'
     ) %}
     {{ return(found.columns[0].values() | list) }}
 {% endmacro %}

@@ -77,7 +77,8 @@
 {#
   One warehouse serves one source. Where the last build was of another source,
   or none is on record (a build that was cut off), the incremental tables are
-  dropped, so that no row of the other source stays. Runs at the start of every
+  dropped, so that no row of the other source stays; on a change every table is,
+  so that nobody acts on the other source's flags if this build fails. Runs at the start of every
   run that builds; `dbt test` and `dbt seed` drop nothing.
 #}
 {% macro forget_other_source() %}
@@ -93,14 +94,17 @@
     {% if built %}
         {% do log(
             'SOURCE CHANGED from ' ~ built | join(' ') ~ ' to ' ~ now | join(' ')
-            ~ ': incremental tables are dropped and built anew.', info=true
+            ~ ': its tables are dropped and built anew.', info=true
         ) %}
         {# So that a run that is cut off after this starts from nothing again. #}
         {% do adapter.drop_relation(record) %}
     {% endif %}
     {% for node in graph.nodes.values() %}
         {% if node.resource_type == 'model'
-            and node.config.materialized == 'incremental' %}
+            and (
+                node.config.materialized == 'incremental'
+                or built and node.config.materialized == 'table'
+            ) %}
             {% do drop_if_exists(node) %}
         {% endif %}
     {% endfor %}

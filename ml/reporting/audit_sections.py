@@ -36,10 +36,7 @@ FAIRNESS_RATES = {
     "precision": "Precision",
     "calibration_gap": "Calibration gap",
 }
-MONITORING = (
-    "The warehouse has no rows in `{table}`. After training, build the monitoring "
-    "tables with `dbt build --select source:ml+`, then make this page again."
-)
+NO_ROWS = "The warehouse has no rows in `{table}`."
 RUN_WORDS = {
     "run_id": "Run",
     "status": "Status",
@@ -67,8 +64,6 @@ def audit_sections(facts: Facts) -> list[Section]:
     if model is None:
         names = {
             "importance": "What the model looks at",
-            "fairness": "Fairness",
-            "drift": "Drift",
             "search": "The search",
         }
         return [
@@ -139,13 +134,11 @@ def _plain(facts: Facts, feature: Any) -> str:
 # ---------------------------------------------------------------- fairness
 
 
-def _fairness(facts: Facts) -> Section:
+def _fairness(facts: Facts) -> Section | None:
     anchor, title = "fairness", "Fairness"
     groups = facts.fairness
     if groups.empty:
-        return Section(
-            anchor, title, missing=MONITORING.format(table="fairness_groups")
-        )
+        return None
     if "lead_days" in groups.columns and facts.headline in set(groups["lead_days"]):
         groups = groups[groups["lead_days"] == facts.headline]
     attributes = sorted(groups["attribute"].astype(str).unique())
@@ -242,9 +235,11 @@ def _rate(row: dict[Any, Any], name: str) -> str:
 # ---------------------------------------------------------------- drift
 
 
-def _drift(facts: Facts) -> Section:
+def _drift(facts: Facts) -> Section | None:
     anchor, title = "drift", "Drift"
     drift, scores = facts.feature_drift, facts.score_drift
+    if drift.empty and scores.empty:
+        return None
     empty = [
         name
         for name, table in (("feature_drift", drift), ("score_drift", scores))
@@ -265,7 +260,7 @@ def _drift(facts: Facts) -> Section:
         ],
         pictures,
         [generic_table("Drift of the score", scores)] if len(scores) else [],
-        missing=MONITORING.format(table="` and `".join(empty)) if empty else "",
+        missing=NO_ROWS.format(table="` and `".join(empty)) if empty else "",
     )
 
 

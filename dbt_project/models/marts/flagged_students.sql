@@ -112,7 +112,11 @@ dormant_ranked as (
     select
         *,
         row_number() over (
+            {% if by_threshold %}
+            partition by is_eligible, is_dormant
+            {% else %}
             partition by is_in_first_pass, is_dormant
+            {% endif %}
             order by lead_days, candidate_rank
         ) as rank_within
     from first_pass
@@ -215,8 +219,13 @@ flagged_students as (
             flags.student_id = weak_topics.student_id
             and flags.course_run_id = weak_topics.course_run_id
             and flags.as_of_date = weak_topics.as_of_date
+    where
     {% if not by_threshold %}
-    where flags.flag_rank <= {{ capacity }}
+        flags.flag_rank <= {{ capacity }}
+    {% elif capacity %}
+        flags.priority = 0 or flags.rank_within <= {{ kept_for_dormant }}
+    {% else %}
+        1 = 1
     {% endif %}
 
 )

@@ -10,7 +10,9 @@
 -- The one place that reads raw activity. A run after the first one replaces
 -- whole days: those within the look-back, and older ones in which the number of
 -- facts or what they add to lessons has changed (a late row moves the start of a
--- lesson away from another day), so that it ends where a full refresh would.
+-- lesson away from another day), so that it ends
+-- where a full refresh would, unless values were corrected in place or whole days
+-- removed further back.
 
 with
 
@@ -98,9 +100,11 @@ daily as (
             as progress_gained,
         {{ count_where("activity.activity_type = 'quiz_answer'") }}
             as quiz_answers,
+        {{ count_where('activity.is_correct is not null') }} as quiz_judged,
         {{ count_where('activity.is_correct = 1') }} as quiz_correct,
-        {{ count_where('activity.is_first_attempt = 1') }}
-            as first_attempt_answers,
+        {{ count_where(
+            'activity.is_first_attempt = 1 and activity.is_correct is not null'
+        ) }} as first_attempt_judged,
         {{ count_where(
             'activity.is_first_attempt = 1 and activity.is_correct = 1'
         ) }} as first_attempt_correct

@@ -35,8 +35,9 @@ enrollment_activity as (
         sum(daily.lessons_finished) as lessons_finished,
         sum(daily.progress_gained) as progress_gained,
         sum(daily.quiz_answers) as quiz_answers,
+        sum(daily.quiz_judged) as quiz_judged,
         sum(daily.quiz_correct) as quiz_correct,
-        sum(daily.first_attempt_answers) as first_attempt_answers,
+        sum(daily.first_attempt_judged) as first_attempt_judged,
         sum(daily.first_attempt_correct) as first_attempt_correct
     from daily
     inner join enrollments

@@ -50,8 +50,9 @@ sums as (
         sum(lessons_finished) as lessons_finished,
         sum(progress_gained) as progress_gained,
         sum(quiz_answers) as quiz_answers,
+        sum(quiz_judged) as quiz_judged,
         sum(quiz_correct) as quiz_correct,
-        sum(first_attempt_answers) as first_attempt_answers,
+        sum(first_attempt_judged) as first_attempt_judged,
         sum(first_attempt_correct) as first_attempt_correct
     from observed
     group by
@@ -77,9 +78,9 @@ features as (
         {{ if_recorded('sums.lessons_finished', 'progress') }}
             as to_date_lessons_finished,
         {{ if_recorded('sums.quiz_answers', 'quiz') }} as to_date_quiz_answers,
-        {{ ratio('sums.quiz_correct', 'sums.quiz_answers') }}
+        {{ ratio('sums.quiz_correct', 'sums.quiz_judged') }}
             as to_date_quiz_correct_rate,
-        {{ ratio('sums.first_attempt_correct', 'sums.first_attempt_answers') }}
+        {{ ratio('sums.first_attempt_correct', 'sums.first_attempt_judged') }}
             as to_date_first_attempt_correct_rate,
         -- Progress where it is recorded, else the share of lessons begun.
         case

@@ -38,8 +38,9 @@ sums as (
         sum(lessons_finished) as lessons_finished,
         sum(progress_gained) as progress_gained,
         sum(quiz_answers) as quiz_answers,
+        sum(quiz_judged) as quiz_judged,
         sum(quiz_correct) as quiz_correct,
-        sum(first_attempt_answers) as first_attempt_answers,
+        sum(first_attempt_judged) as first_attempt_judged,
         sum(first_attempt_correct) as first_attempt_correct
     from in_window
     group by
@@ -130,9 +131,9 @@ features as (
         {{ if_recorded('sums.progress_gained', 'progress') }}
             as window_progress_gained,
         {{ if_recorded('sums.quiz_answers', 'quiz') }} as window_quiz_answers,
-        {{ ratio('sums.quiz_correct', 'sums.quiz_answers') }}
+        {{ ratio('sums.quiz_correct', 'sums.quiz_judged') }}
             as window_quiz_correct_rate,
-        {{ ratio('sums.first_attempt_correct', 'sums.first_attempt_answers') }}
+        {{ ratio('sums.first_attempt_correct', 'sums.first_attempt_judged') }}
             as window_first_attempt_correct_rate,
         case
             when coverage.study_known_from < observations.as_of_date

@@ -35,8 +35,9 @@ observed as (
         sum(activity.lessons_finished) as lessons_finished,
         sum(activity.progress_gained) as progress_gained,
         sum(activity.quiz_answers) as quiz_answers,
+        sum(activity.quiz_judged) as quiz_judged,
         sum(activity.quiz_correct) as quiz_correct,
-        sum(activity.first_attempt_answers) as first_attempt_answers,
+        sum(activity.first_attempt_judged) as first_attempt_judged,
         sum(activity.first_attempt_correct) as first_attempt_correct
     from observations
     inner join activity

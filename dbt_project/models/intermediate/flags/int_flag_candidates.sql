@@ -7,7 +7,7 @@ with
 
 scores as (
 
-    select * from {{ ref('current_scores') }}
+    select * from {{ ref('int_scores_of_day') }}
 
 ),
 

@@ -6,7 +6,10 @@ with
 answers as (
 
     select * from {{ canonical('activity') }}
-    where activity_type = 'quiz_answer'
+    where
+        activity_type = 'quiz_answer'
+        -- An answer that nobody judged says nothing of the topic.
+        and is_correct is not null
 
 ),
 
