@@ -107,7 +107,7 @@ FILES = {
 def dbt(
     scratch: Path, *arguments: str, data_raw_path: Path | str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run dbt on the project with OULAD as the source."""
+    """Run dbt on the project with everything it writes in a scratch folder."""
     return run(
         scratch,
         "dbt",
@@ -116,8 +116,6 @@ def dbt(
         check=False,
         SOURCE_SYSTEM="oulad",
         DATA_RAW_PATH=str(data_raw_path),
-        # One for all runs of this file: what was parsed once is not parsed again.
-        DBT_TARGET_PATH=str(scratch.parent / "oulad_target"),
     )
 
 

@@ -1,4 +1,10 @@
-{{ config(materialized='view', schema='ml') }}
+{{
+    config(
+        materialized='view',
+        schema='ml',
+        contract={'enforced': true},
+    )
+}}
 
 -- The champion's scores at the newest day it has scored.
 

@@ -1,4 +1,4 @@
-{{ config(schema='quarantine') }}
+{{ config(schema='quarantine', contract={'enforced': true}) }}
 
 with
 
