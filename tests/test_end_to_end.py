@@ -191,6 +191,15 @@ def test_any_day_can_be_scored(clone: Path, made: str) -> None:
     assert scored is not None and due is not None
     assert scored[0] == due[0] > 0
     assert scored[1] >= 0 and scored[2] <= 28 and scored[3] > 1
+    # The flags are then of that day, although a later one was scored before.
+    shell(clone, "dbt build --quiet --select source:ml+")
+    with duckdb.connect(str(clone / "data/warehouse.duckdb"), read_only=True) as db:
+        flagged = db.execute(
+            "select distinct cast(as_of_date as varchar), assessment_kind,"
+            " engagement_zone is null from flagged_students"
+        ).fetchall()
+    assert {found for found, *_ in flagged} == {day}
+    assert {(kind, unknown) for _, kind, unknown in flagged} == {("exam", False)}
 
 
 def test_your_own_data_goes_all_the_way(clone: Path, made: str, tmp_path: Path) -> None:
