@@ -100,7 +100,6 @@ def _copy_tables(warehouse: Path, draft: Path) -> dict[str, int]:
                 f'create table published.{schema}."{table}" as'
                 f' select * from {schema}."{table}" order by all'
             )
-            _copy_comments(connection, schema, table)
             rows[f"{schema}.{table}"] = _export(connection, schema, table, draft)
         connection.execute("detach published")
     return rows
@@ -115,23 +114,6 @@ def _export(
         f"copy published.{schema}.\"{table}\" to '{_quoted(file)}' (format parquet)"
     ).fetchone()
     return int(found[0]) if found else 0
-
-
-def _copy_comments(
-    connection: duckdb.DuckDBPyConnection, schema: str, table: str
-) -> None:
-    """Carry descriptions that dbt persisted over to the copy."""
-    comments = connection.execute(
-        "select column_name, comment from duckdb_columns()"
-        " where database_name = current_database() and schema_name = ?"
-        " and table_name = ? and comment is not null",
-        [schema, table],
-    ).fetchall()
-    for column, comment in comments:
-        connection.execute(
-            f'comment on column published.{schema}."{table}"."{column}"'
-            f" is '{_quoted(comment)}'"
-        )
 
 
 def _quoted(value: object) -> str:

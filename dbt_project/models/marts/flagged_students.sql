@@ -99,7 +99,9 @@ first_pass as (
         case
             when
                 is_eligible = 1
+                {% if not by_threshold %}
                 and candidate_rank <= {{ capacity }} - slots_for_dormant
+                {% endif %}
                 then 1
             else 0
         end as is_in_first_pass
@@ -112,11 +114,7 @@ dormant_ranked as (
     select
         *,
         row_number() over (
-            {% if by_threshold %}
-            partition by is_eligible, is_dormant
-            {% else %}
             partition by is_in_first_pass, is_dormant
-            {% endif %}
             order by lead_days, candidate_rank
         ) as rank_within
     from first_pass
@@ -128,15 +126,10 @@ prioritised as (
     select
         *,
         case
-            {% if by_threshold %}
-            when is_eligible = 1 then 0
-            else 1
-            {% else %}
             when is_in_first_pass = 1 then 0
             when is_dormant = 1 and rank_within <= slots_for_dormant then 1
             when is_eligible = 1 then 2
             else 3
-            {% endif %}
         end as priority
     from dormant_ranked
 
@@ -223,7 +216,7 @@ flagged_students as (
     {% if not by_threshold %}
         flags.flag_rank <= {{ capacity }}
     {% elif capacity %}
-        flags.priority = 0 or flags.rank_within <= {{ kept_for_dormant }}
+        flags.priority <= 1
     {% else %}
         1 = 1
     {% endif %}

@@ -10,9 +10,8 @@
 -- The one place that reads raw activity. A run after the first one replaces
 -- whole days: those within the look-back, and older ones in which the number of
 -- facts or what they add to lessons has changed (a late row moves the start of a
--- lesson away from another day), so that it ends
--- where a full refresh would, unless values were corrected in place or whole days
--- removed further back.
+-- lesson away from another day), so that it ends where a full refresh would,
+-- unless values were corrected in place or whole days removed further back.
 
 with
 
