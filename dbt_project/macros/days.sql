@@ -4,6 +4,13 @@
 {% endmacro %}
 
 
+{# The day of the week, 0 for Monday to 6 for Sunday, of days from 1900 on. #}
+{% macro weekday(day) %}
+    {# 1900-01-01 was a Monday; engines do not agree on how to number weekdays. #}
+    mod({{ dbt.datediff("cast('1900-01-01' as date)", day, 'day') }}, 7)
+{%- endmacro %}
+
+
 {# One row per item of a list, as column `name`; portable where VALUES is not. #}
 {% macro rows_of(items, name) %}
     {% for item in items %}

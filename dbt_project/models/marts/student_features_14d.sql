@@ -35,6 +35,12 @@ to_date as (
 
 ),
 
+habits as (
+
+    select * from {{ ref('int_features_habits') }}
+
+),
+
 record as (
 
     select * from {{ ref('int_features_record') }}
@@ -77,6 +83,8 @@ student_features as (
         recent.window_quiz_correct_rate,
         recent.window_first_attempt_correct_rate,
         recent.window_longest_gap_days,
+        recent.window_items_per_active_day,
+        recent.window_activity_kinds_per_active_day,
         ---------- velocity
         velocity.velocity_active_days_change,
         velocity.velocity_activity_change,
@@ -92,9 +100,18 @@ student_features as (
         to_date.to_date_quiz_answers,
         to_date.to_date_quiz_correct_rate,
         to_date.to_date_first_attempt_correct_rate,
+        to_date.to_date_first_attempt_correct_smoothed,
+        to_date.to_date_items_per_active_day,
         to_date.to_date_share_of_course,
         to_date.days_since_last_activity,
         to_date.days_from_enrolling_to_first_study,
+        ---------- habits
+        habits.habit_longest_streak_days,
+        habits.habit_current_streak_days,
+        habits.habit_longest_gap_days,
+        habits.habit_weekend_share,
+        habits.habit_evening_share,
+        habits.habit_weekday_regularity,
         ---------- record
         record.record_assessments_due,
         record.record_assessments_missed,
@@ -105,6 +122,11 @@ student_features as (
         record.record_mean_score,
         record.record_last_score,
         record.record_last_missed,
+        record.record_last_days_early,
+        record.record_days_since_last_due,
+        record.record_previous_score,
+        record.record_previous_missed,
+        record.record_previous_days_early,
         record.record_missed_in_a_row,
         record.record_mean_days_early,
         record.record_days_since_handing_in,
@@ -115,12 +137,15 @@ student_features as (
         record.record_other_open,
         record.record_other_missed_share,
         record.record_other_mean_score,
+        record.record_other_passed,
+        record.record_other_failed,
         ---------- relative
         relative.relative_active_days_percentile,
         relative.relative_recent_activity_percentile,
         relative.relative_share_of_course_percentile,
         relative.relative_mean_score_percentile,
         relative.relative_missed_share_percentile,
+        relative.relative_days_early_percentile,
         relative.relative_run_missed_share,
         {% if setting('include_attributes') %}
         ---------- attributes
@@ -161,6 +186,11 @@ student_features as (
             points.student_id = to_date.student_id
             and points.course_run_id = to_date.course_run_id
             and points.as_of_date = to_date.as_of_date
+    inner join habits
+        on
+            points.student_id = habits.student_id
+            and points.course_run_id = habits.course_run_id
+            and points.as_of_date = habits.as_of_date
     inner join record
         on
             points.student_id = record.student_id

@@ -1,4 +1,6 @@
-{%- set families = ['window', 'velocity', 'to_date', 'record', 'relative'] %}
+{%- set families = [
+    'window', 'velocity', 'to_date', 'habits', 'record', 'relative',
+] %}
 
 -- What is this? Observations that a family of features lacks, or has twice.
 --

@@ -22,7 +22,11 @@ contradictory as (
         to_date_active_days,
         window_longest_gap_days,
         days_since_last_activity,
-        record_days_since_handing_in
+        record_days_since_handing_in,
+        record_days_since_last_due,
+        habit_current_streak_days,
+        habit_longest_streak_days,
+        habit_longest_gap_days
     from {{ ref('student_features_14d') }}
     where
         days_since_last_activity < 1
@@ -33,6 +37,12 @@ contradictory as (
         or (window_active_days > 0 and days_since_last_activity > {{ window_days }})
         or (window_active_days = 0 and days_since_last_activity <= {{ window_days }})
         or record_assessments_missed > record_assessments_due
+        or record_days_since_last_due < 1
+        or (habit_current_streak_days > 0 and days_since_last_activity <> 1)
+        or (habit_current_streak_days = 0 and days_since_last_activity = 1)
+        or habit_current_streak_days > habit_longest_streak_days
+        or habit_longest_streak_days > to_date_active_days
+        or habit_longest_gap_days < days_since_last_activity - 1
 
 )
 

@@ -1,6 +1,7 @@
 {#
   What: add_days gives a date, whole days away, for dates and timestamps, columns and
-  literals, across the ends of months and leap days; rows_of makes one row per item.
+  literals, across the ends of months and leap days; weekday is 0 on Mondays to 6 on
+  Sundays, of dates and timestamps; rows_of makes one row per item.
   When it matters: every as_of_date and window begins with add_days. On some engines
   a date plus days is a timestamp, which equals no date.
   How to fix: see macros/days.sql.
@@ -15,6 +16,13 @@
     ("cast('2024-06-15 23:59:59' as timestamp)", 1, '2024-06-16'),
     ("cast('2024-06-15 00:00:00' as timestamp)", -1, '2024-06-14'),
 ] %}
+{%- set weekdays = [
+    ("cast('1900-01-01' as date)", '0'),
+    ("cast('2024-03-10' as date)", '6'),
+    ("cast('2024-03-11' as date)", '0'),
+    ("cast('2024-03-16 23:59:59' as timestamp)", '5'),
+    ("cast('2024-03-17 00:00:00' as timestamp)", '6'),
+] %}
 
 with
 
@@ -24,6 +32,14 @@ cases as (
     select
         'add_days, case {{ loop.index }}' as tested,
         cast({{ add_days(day, days) }} as {{ dbt.type_string() }}) as actual,
+        '{{ expected }}' as expected
+
+    union all
+    {% endfor %}
+    {%- for day, expected in weekdays %}
+    select
+        'weekday, case {{ loop.index }}' as tested,
+        cast({{ weekday(day) }} as {{ dbt.type_string() }}) as actual,
         '{{ expected }}' as expected
 
     union all

@@ -27,7 +27,8 @@ coverage as (
         min(case when progress_gained is not null then known_date end)
             as progress_known_from,
         min(case when quiz_answers > 0 then known_date end)
-            as quiz_known_from
+            as quiz_known_from,
+        min(case when items > 0 then known_date end) as items_known_from
     from daily
     group by activity_scope_id
 

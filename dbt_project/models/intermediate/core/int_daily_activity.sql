@@ -7,6 +7,9 @@
     )
 }}
 
+{% set has_time = 'activity.occurred_at > cast(activity.activity_date as '
+    ~ dbt.type_timestamp() ~ ')' %}
+
 -- The one place that reads raw activity. A run after the first one replaces
 -- whole days: those within the look-back, and older ones in which the number of
 -- facts or what they add to lessons has changed (a late row moves the start of a
@@ -106,7 +109,21 @@ daily as (
         ) }} as first_attempt_judged,
         {{ count_where(
             'activity.is_first_attempt = 1 and activity.is_correct = 1'
-        ) }} as first_attempt_correct
+        ) }} as first_attempt_correct,
+        count(distinct activity.item_id) as items,
+        count(distinct case
+            when activity.activity_type <> 'sign_in'
+                then coalesce(activity.event_type, activity.activity_type)
+        end) as activity_kinds,
+        -- A date without a time became midnight, so midnight is no time of day.
+        {{ count_where(
+            "activity.activity_type <> 'sign_in' and " ~ has_time
+        ) }} as timed_facts,
+        {{ count_where(
+            "activity.activity_type <> 'sign_in' and " ~ has_time
+            ~ ' and (extract(hour from activity.occurred_at) >= 18'
+            ~ ' or extract(hour from activity.occurred_at) < 6)'
+        ) }} as evening_facts
     from activity
     {% if is_incremental() %}
     inner join changed_days

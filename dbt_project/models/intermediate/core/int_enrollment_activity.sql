@@ -38,7 +38,11 @@ enrollment_activity as (
         sum(daily.quiz_judged) as quiz_judged,
         sum(daily.quiz_correct) as quiz_correct,
         sum(daily.first_attempt_judged) as first_attempt_judged,
-        sum(daily.first_attempt_correct) as first_attempt_correct
+        sum(daily.first_attempt_correct) as first_attempt_correct,
+        sum(daily.items) as items,
+        sum(daily.activity_kinds) as activity_kinds,
+        sum(daily.timed_facts) as timed_facts,
+        sum(daily.evening_facts) as evening_facts
     from daily
     inner join enrollments
         on

@@ -37,6 +37,10 @@ known_sittings as (
             when due_versions.course_run_id = observations.course_run_id then 1
             else 0
         end as is_this_run,
+        case
+            when due_versions.kind in ({{ target_kinds() }}) then 1
+            else 0
+        end as is_predicted_kind,
         due_versions.due_at,
         due_versions.assessment_id,
         cast(due_versions.weight as {{ dbt.type_numeric() }}) as weight,
@@ -84,6 +88,9 @@ judged as (
         *,
         case when submitted_at is null then 1 else 0 end as is_missed,
         case when submitted_at > accepted_until then 1 else 0 end as is_late,
+        {{ dbt.datediff(
+            'submitted_at', 'due_at', 'day'
+        ) }} as days_early,
         row_number() over (
             partition by student_id, course_run_id, as_of_date, is_this_run
             order by due_at desc, assessment_id
@@ -110,18 +117,19 @@ sums as (
         sum(case when is_this_run = 1 then weight end) as due_weight,
         sum(case when is_this_run = 1 then score end) as score_sum,
         count(case when is_this_run = 1 then score end) as scores,
-        max(case when is_this_run = 1 and recency = 1 then is_missed end)
-            as last_missed,
-        max(case when is_this_run = 1 and recency = 1 then score end)
-            as last_score,
+        max(case when is_this_run = 1 then due_at end) as last_due_at,
+        {% for name, recency in {'last': 1, 'previous': 2}.items() %}
+        {% for measure in ['is_missed', 'score', 'days_early'] %}
+        max(case
+            when is_this_run = 1 and recency = {{ recency }} then {{ measure }}
+        end) as {{ name }}_{{ measure | replace('is_', '') }},
+        {% endfor %}
+        {% endfor %}
         -- How many of the newest were missed in a row.
         min(case when is_this_run = 1 and is_missed = 0 then recency end) - 1
             as missed_in_a_row,
         max(case when is_this_run = 1 then submitted_at end) as last_handed_in,
-        sum(case
-            when is_this_run = 1
-                then {{ dbt.datediff('submitted_at', 'due_at', 'day') }}
-        end) as days_early,
+        sum(case when is_this_run = 1 then days_early end) as days_early,
         count(case when is_this_run = 1 then submitted_at end) as handed_in,
         sum(1 - is_this_run) as due_elsewhere,
         sum((1 - is_this_run) * is_missed) as missed_elsewhere,
@@ -135,18 +143,28 @@ sums as (
 
 ),
 
--- Work of this run due on the day or later that was handed in before it.
-early as (
+-- Whether due yet or not: work of this run handed in ahead of the due time, and
+-- results of other runs, of the kinds that are predicted: an exam failed elsewhere
+-- says more about an exam than any number of quizzes.
+results as (
 
     select
         student_id,
         course_run_id,
         as_of_date,
-        count(submitted_at) as handed_in_early
+        count(case
+            when
+                is_this_run = 1
+                and (due_at is null or due_at >= as_of_date)
+                then submitted_at
+        end) as handed_in_early,
+        {{ count_where(
+            'is_this_run = 0 and is_predicted_kind = 1 and passed = 1'
+        ) }} as passed_elsewhere,
+        {{ count_where(
+            'is_this_run = 0 and is_predicted_kind = 1 and passed = 0'
+        ) }} as failed_elsewhere
     from known_sittings
-    where
-        is_this_run = 1
-        and (due_at is null or due_at >= as_of_date)
     group by
         student_id,
         course_run_id,
@@ -200,6 +218,14 @@ features as (
         {{ ratio('sums.score_sum', 'sums.scores') }} as record_mean_score,
         {{ as_number('sums.last_score') }} as record_last_score,
         {{ as_number('sums.last_missed') }} as record_last_missed,
+        {{ as_number('sums.last_days_early') }} as record_last_days_early,
+        {{ as_number(dbt.datediff(
+            'sums.last_due_at', 'observations.as_of_date', 'day'
+        )) }} as record_days_since_last_due,
+        {{ as_number('sums.previous_score') }} as record_previous_score,
+        {{ as_number('sums.previous_missed') }} as record_previous_missed,
+        {{ as_number('sums.previous_days_early') }}
+            as record_previous_days_early,
         case
             when sums.due > 0
                 then {{ as_number('coalesce(sums.missed_in_a_row, sums.due)') }}
@@ -209,7 +235,7 @@ features as (
         {{ as_number(dbt.datediff(
             'sums.last_handed_in', 'observations.as_of_date', 'day'
         )) }} as record_days_since_handing_in,
-        {{ as_number('coalesce(early.handed_in_early, 0)') }}
+        {{ as_number('coalesce(results.handed_in_early, 0)') }}
             as record_handed_in_early,
         {{ as_number('observations.attempt_number - 1') }}
             as record_earlier_attempts,
@@ -222,18 +248,22 @@ features as (
         {{ ratio('sums.missed_elsewhere', 'sums.due_elsewhere') }}
             as record_other_missed_share,
         {{ ratio('sums.score_sum_elsewhere', 'sums.scores_elsewhere') }}
-            as record_other_mean_score
+            as record_other_mean_score,
+        {{ as_number('coalesce(results.passed_elsewhere, 0)') }}
+            as record_other_passed,
+        {{ as_number('coalesce(results.failed_elsewhere, 0)') }}
+            as record_other_failed
     from observations
     left join sums
         on
             observations.student_id = sums.student_id
             and observations.course_run_id = sums.course_run_id
             and observations.as_of_date = sums.as_of_date
-    left join early
+    left join results
         on
-            observations.student_id = early.student_id
-            and observations.course_run_id = early.course_run_id
-            and observations.as_of_date = early.as_of_date
+            observations.student_id = results.student_id
+            and observations.course_run_id = results.course_run_id
+            and observations.as_of_date = results.as_of_date
     left join elsewhere
         on
             observations.student_id = elsewhere.student_id

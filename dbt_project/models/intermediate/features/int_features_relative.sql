@@ -9,6 +9,7 @@
     'share_of_course': 'to_date.to_date_share_of_course',
     'mean_score': 'record.record_mean_score',
     'missed_share': 'record.record_missed_share',
+    'days_early': 'record.record_mean_days_early',
 } %}
 
 with

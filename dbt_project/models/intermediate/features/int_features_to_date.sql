@@ -53,7 +53,8 @@ sums as (
         sum(quiz_judged) as quiz_judged,
         sum(quiz_correct) as quiz_correct,
         sum(first_attempt_judged) as first_attempt_judged,
-        sum(first_attempt_correct) as first_attempt_correct
+        sum(first_attempt_correct) as first_attempt_correct,
+        sum(items) as items
     from observed
     group by
         student_id,
@@ -82,6 +83,18 @@ features as (
             as to_date_quiz_correct_rate,
         {{ ratio('sums.first_attempt_correct', 'sums.first_attempt_judged') }}
             as to_date_first_attempt_correct_rate,
+        -- Laplace's rule of succession: few answers say little.
+        case
+            when coverage.quiz_known_from < observations.as_of_date
+                then {{ ratio(
+                    'coalesce(sums.first_attempt_correct, 0) + 1',
+                    'coalesce(sums.first_attempt_judged, 0) + 2'
+                ) }}
+        end as to_date_first_attempt_correct_smoothed,
+        case
+            when coverage.items_known_from < observations.as_of_date
+                then {{ ratio('sums.items', 'sums.active_days') }}
+        end as to_date_items_per_active_day,
         -- Progress where it is recorded, else the share of lessons begun.
         case
             when lesson_counts.lessons is null then null

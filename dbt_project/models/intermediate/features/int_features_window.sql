@@ -41,7 +41,9 @@ sums as (
         sum(quiz_judged) as quiz_judged,
         sum(quiz_correct) as quiz_correct,
         sum(first_attempt_judged) as first_attempt_judged,
-        sum(first_attempt_correct) as first_attempt_correct
+        sum(first_attempt_correct) as first_attempt_correct,
+        sum(items) as items,
+        sum(activity_kinds) as activity_kinds
     from in_window
     group by
         student_id,
@@ -135,6 +137,12 @@ features as (
             as window_quiz_correct_rate,
         {{ ratio('sums.first_attempt_correct', 'sums.first_attempt_judged') }}
             as window_first_attempt_correct_rate,
+        case
+            when coverage.items_known_from < observations.as_of_date
+                then {{ ratio('sums.items', 'sums.active_days') }}
+        end as window_items_per_active_day,
+        {{ ratio('sums.activity_kinds', 'sums.active_days') }}
+            as window_activity_kinds_per_active_day,
         case
             when coverage.study_known_from < observations.as_of_date
                 then cast(coalesce(

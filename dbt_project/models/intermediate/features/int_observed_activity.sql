@@ -38,7 +38,11 @@ observed as (
         sum(activity.quiz_judged) as quiz_judged,
         sum(activity.quiz_correct) as quiz_correct,
         sum(activity.first_attempt_judged) as first_attempt_judged,
-        sum(activity.first_attempt_correct) as first_attempt_correct
+        sum(activity.first_attempt_correct) as first_attempt_correct,
+        sum(activity.items) as items,
+        sum(activity.activity_kinds) as activity_kinds,
+        sum(activity.timed_facts) as timed_facts,
+        sum(activity.evening_facts) as evening_facts
     from observations
     inner join activity
         on
