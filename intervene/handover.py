@@ -138,7 +138,7 @@ def why_nobody(connection: duckdb.DuckDBPyConnection) -> str:
         f"{students:,} students have scores, the newest of {day}, and none of them "
         "is flagged. Run `dbt build --select flagged_students` if the scores are "
         "newer than the flags; else look at AS_OF_DATE, PREDICTION_THRESHOLD and "
-        "flag_capacity."
+        "FLAG_CAPACITY."
     )
 
 

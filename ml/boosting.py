@@ -1,7 +1,11 @@
 """XGBoost, called the same way everywhere, so that equal inputs give equal bits."""
 
+import ctypes
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import joblib
 import numpy as np
 import xgboost as xgb
 
@@ -11,12 +15,18 @@ SEED = 42
 # Sums of floats depend on how threads share the rows: one thread per fit gives the
 # same model on any number of cores.
 FIT_THREADS = 1
-# Prediction treats each row alone, so threads cannot change it.
-PREDICT_THREADS = 2
+# The cores this process may use: affinity and container limits count. Only what no
+# number of threads can change uses them all: fits side by side, binning (a column
+# belongs to one thread) and prediction (each row alone).
+CORES = joblib.cpu_count()
 # Full resolution, at which every model that gives final scores is fitted.
 BINS = 256
 # The search only has to tell good candidates from bad, and is a third faster so.
 SEARCH_BINS = 64
+# Rows that the search copies at a time.
+BATCH_ROWS = 16_384
+# glibc's number for the size from which a block goes back to the system when freed.
+M_MMAP_THRESHOLD = -3
 FIXED = {
     "objective": "binary:logistic",
     "tree_method": "hist",
@@ -27,9 +37,12 @@ FIXED = {
 
 
 def training_matrix(
-    rows: np.ndarray, labels: np.ndarray, contract: FeatureContract, bins: int = BINS
+    rows: np.ndarray,
+    labels: np.ndarray,
+    contract: FeatureContract,
+    bins: int = BINS,
 ) -> xgb.QuantileDMatrix:
-    """Bin the rows once; candidates share the result."""
+    """Bin the rows once."""
     return xgb.QuantileDMatrix(
         rows,
         labels,
@@ -37,7 +50,67 @@ def training_matrix(
         feature_types=contract.xgboost_types,
         enable_categorical=True,
         max_bin=bins,
-        nthread=FIT_THREADS,
+        nthread=CORES,
+    )
+
+
+def give_back_memory() -> None:
+    """Have blocks of 1 MB and more returned to the system as soon as they are freed.
+
+    Left alone, glibc raises that limit to 32 MB as it goes and keeps, for each
+    thread, what was freed below it. Where there is no such setting nothing happens.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, 2**20)
+
+
+class _Batches(xgb.DataIter):
+    """Some of the rows, a batch at a time, so that they are never copied at once."""
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        chosen: np.ndarray,
+        contract: FeatureContract,
+    ) -> None:
+        super().__init__()
+        self._rows, self._labels, self._chosen = rows, labels, chosen
+        self._contract = contract
+        self._next = 0
+
+    def reset(self) -> None:
+        """Begin again."""
+        self._next = 0
+
+    def next(self, input_data: Callable[..., None]) -> bool:
+        """Hand over a batch; False when there is none left."""
+        batch = self._chosen[self._next : self._next + BATCH_ROWS]
+        self._next += BATCH_ROWS
+        if len(batch):
+            input_data(
+                data=self._rows[batch],
+                label=self._labels[batch],
+                feature_names=self._contract.names,
+                feature_types=self._contract.xgboost_types,
+            )
+        return len(batch) > 0
+
+
+def search_matrix(
+    rows: np.ndarray,
+    labels: np.ndarray,
+    chosen: np.ndarray,
+    contract: FeatureContract,
+) -> xgb.QuantileDMatrix:
+    """Bin the chosen rows once, coarsely and by batches, for all candidates."""
+    return xgb.QuantileDMatrix(
+        _Batches(rows, labels, chosen, contract),
+        enable_categorical=True,
+        max_bin=SEARCH_BINS,
+        nthread=CORES,
     )
 
 
@@ -67,12 +140,23 @@ def margins(booster: xgb.Booster, matrix: xgb.DMatrix) -> np.ndarray:
     return booster.predict(matrix, output_margin=True).astype(np.float64)
 
 
+def margins_of(
+    booster: xgb.Booster, rows: np.ndarray, chosen: np.ndarray
+) -> np.ndarray:
+    """The same for the chosen rows of `ml.features.encode`, batch by batch."""
+    batches = np.array_split(chosen, -(-len(chosen) // BATCH_ROWS))
+    found = [
+        booster.inplace_predict(rows[batch], predict_type="margin") for batch in batches
+    ]
+    return np.concatenate(found).astype(np.float64)
+
+
 def contributions(booster: xgb.Booster, matrix: xgb.DMatrix) -> np.ndarray:
     """Exact TreeSHAP: one column per feature, and the bias as the last.
 
     A row sums up to its margin.
     """
-    booster.set_param({"nthread": PREDICT_THREADS})
+    booster.set_param({"nthread": CORES})
     return booster.predict(matrix, pred_contribs=True).astype(np.float64)
 
 

@@ -1,29 +1,41 @@
 """From raw margins to probabilities, risk bands and confidence.
 
-Calibration is monotone and kept as plain numbers. Two shapes are tried on the
-calibration period, each point predicted from the other students' points, and the
-one with the lower Brier score is taken:
+Calibration is monotone and kept as plain numbers:
 
-- sigmoid: `1 / (1 + exp(-(slope * margin + intercept)))`
+- none: `1 / (1 + exp(-margin))`, less what scale_pos_weight adds to the margin. A
+  model that is trained on log loss is calibrated on the period it was trained on.
+- sigmoid: `1 / (1 + exp(-(slope * margin + intercept)))` (Platt 1999)
 - isotonic: steps, joined by lines, with a thousandth of the sigmoid mixed in, so
   that two students with different margins never share a probability.
+
+A map that is fitted on one period takes that period's own rate of failing for the
+rule and can do harm in the next. So each shape is judged on a later time than it was
+fitted on, and a shape replaces a simpler one only if its Brier score is better by
+more than two standard errors. (Breiman et al. 1984, CART, 3.4.3, take one; but the
+points of a period share that period's luck, which no standard error over students
+sees.)
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import precision_recall_curve
 from sklearn.model_selection import GroupKFold
 
+NONE = "none"
 SIGMOID = "sigmoid"
 ISOTONIC = "isotonic"
+# From simple to supple.
+METHODS = (NONE, SIGMOID, ISOTONIC)
 # Keeps the order of the margins also where calibration finds no signal at all.
 SMALLEST_SLOPE = 1e-3
 SIGMOID_SHARE = 1e-3
+STANDARD_ERRORS = 2
 CROSS_FITS = 5
 HIGH_SHARE = 0.1
 
@@ -42,7 +54,7 @@ class Calibration:
     def apply(self, margins: np.ndarray) -> np.ndarray:
         """Return probabilities strictly between 0 and 1, rising with the margin."""
         sigmoid = expit(self.slope * margins + self.intercept)
-        if self.method == SIGMOID:
+        if self.method != ISOTONIC:
             return sigmoid
         steps = np.interp(margins, self.steps_margin, self.steps_probability)
         return (1 - SIGMOID_SHARE) * steps + SIGMOID_SHARE * sigmoid
@@ -75,48 +87,99 @@ class Bands:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Points with the margins of a model that was not trained on them."""
+
+    margins: np.ndarray
+    labels: np.ndarray
+    students: np.ndarray
+
+
 def fit_calibration(
-    margins: np.ndarray, labels: np.ndarray, students: np.ndarray
+    later: Scored, replay: tuple[Scored, Scored] | None, weight: float = 1.0
 ) -> Calibration:
-    """Choose and fit the map; a student's points never judge their own fit."""
-    held_out = {
-        method: _held_out_brier(method, margins, labels, students)
-        for method in (SIGMOID, ISOTONIC)
-    }
-    # Equal: the sigmoid, which has two numbers to get wrong instead of many.
-    better = held_out[ISOTONIC] < held_out[SIGMOID]
-    return _fit(ISOTONIC if better else SIGMOID, margins, labels, held_out)
+    """Choose the shape and fit it on `later`.
+
+    Parameters
+    ----------
+    later
+        The calibration period.
+    replay
+        An earlier period, and the calibration period, with the margins of a model
+        older than both: shapes are fitted on the first and judged on the second.
+        None: judged by cross-fitting over students on `later`.
+    weight
+        scale_pos_weight of the model.
+    """
+    judged_on = replay[1] if replay else later
+
+    def predict(method: str) -> np.ndarray:
+        if replay:
+            return fit_map(method, replay[0], weight).apply(judged_on.margins)
+        return _cross_fitted(method, later, weight)
+
+    errors = {method: (predict(method) - judged_on.labels) ** 2 for method in METHODS}
+    chosen = choose_method(errors, judged_on.students)
+    brier = {method: float(np.mean(error)) for method, error in errors.items()}
+    return replace(fit_map(chosen, later, weight), held_out_brier=brier)
 
 
-def _held_out_brier(
-    method: str, margins: np.ndarray, labels: np.ndarray, students: np.ndarray
-) -> float:
-    folds = min(CROSS_FITS, len(set(students)))
-    if folds < 2:
+def choose_method(errors: dict[str, np.ndarray], students: np.ndarray) -> str:
+    """The simplest shape that none beats by more than two standard errors.
+
+    Parameters
+    ----------
+    errors
+        Squared error of each point, for each of `METHODS`.
+    students
+        Whose points these are: the error of a difference is clustered by student.
+    """
+    chosen = NONE
+    for name in METHODS[1:]:
+        gain = errors[chosen] - errors[name]
+        if gain.mean() > STANDARD_ERRORS * _standard_error(gain, students):
+            chosen = name
+    return chosen
+
+
+def _standard_error(values: np.ndarray, students: np.ndarray) -> float:
+    """Of the mean, where the points of one student are not independent."""
+    student, names = pd.factorize(students)
+    if len(names) < 2:
         return float("inf")
-    predicted = np.zeros(len(labels))
-    for kept, held_out in GroupKFold(folds).split(margins, labels, students):
-        fitted = _fit(method, margins[kept], labels[kept], {})
-        predicted[held_out] = fitted.apply(margins[held_out])
-    return float(np.mean((predicted - labels) ** 2))
+    by_student = np.bincount(student, weights=values - values.mean())
+    share = len(names) / (len(names) - 1)
+    return float(np.sqrt(share * np.sum(by_student**2)) / len(values))
 
 
-def _fit(
-    method: str,
-    margins: np.ndarray,
-    labels: np.ndarray,
-    held_out: dict[str, float],
-) -> Calibration:
-    slope, intercept = _fit_sigmoid(margins, labels)
+def _cross_fitted(method: str, points: Scored, weight: float) -> np.ndarray:
+    """Probabilities of each student's points from a map fitted without them."""
+    folds = min(CROSS_FITS, len(set(points.students)))
+    if folds < 2:
+        return fit_map(NONE, points, weight).apply(points.margins)
+    predicted = np.zeros(len(points.labels))
+    for kept, held_out in GroupKFold(folds).split(
+        points.margins, points.labels, points.students
+    ):
+        part = Scored(points.margins[kept], points.labels[kept], points.students[kept])
+        fitted = fit_map(method, part, weight)
+        predicted[held_out] = fitted.apply(points.margins[held_out])
+    return predicted
+
+
+def fit_map(method: str, points: Scored, weight: float = 1.0) -> Calibration:
+    """Fit one shape; `none` needs no points."""
+    if method == NONE:
+        return Calibration(NONE, 1.0, -float(np.log(weight)), [], [], {})
+    slope, intercept = _fit_sigmoid(points.margins, points.labels)
     steps_margin: list[float] = []
     steps_probability: list[float] = []
     if method == ISOTONIC:
-        steps = IsotonicRegression(y_min=0, y_max=1).fit(margins, labels)
+        steps = IsotonicRegression(y_min=0, y_max=1).fit(points.margins, points.labels)
         steps_margin = [float(value) for value in steps.X_thresholds_]
         steps_probability = [float(value) for value in steps.y_thresholds_]
-    return Calibration(
-        method, slope, intercept, steps_margin, steps_probability, held_out
-    )
+    return Calibration(method, slope, intercept, steps_margin, steps_probability, {})
 
 
 def _fit_sigmoid(margins: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

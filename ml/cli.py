@@ -1,12 +1,13 @@
 """What the commands share: progress on stderr, results on stdout, clean errors."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from ml.settings import Settings, UserError
 
@@ -26,6 +27,20 @@ def clean_errors() -> Iterator[None]:
 def _escape(text: str) -> str:
     """Brackets in a message are no markup."""
     return text.replace("[", r"\[")
+
+
+@contextmanager
+def progress(name: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr, and the function that moves it on."""
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda: bar.advance(task)
 
 
 def start_logging(settings: Settings) -> None:

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 
 import duckdb
 import numpy as np
@@ -34,6 +35,7 @@ TARGET_COLUMNS = [
 # points that calibration takes.
 NEWEST_SHARE = 0.2
 FOLDS = 3
+KNOWN_PARTS = ("search", "between", "calibration")
 NUMBER_TYPE = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL)\b")
 
 
@@ -74,14 +76,36 @@ class Points:
 
 @dataclass(frozen=True)
 class Split:
-    """Who is searched on, calibrated on and tested on; no point is in two."""
+    """Who is searched on, calibrated on and tested on; no point is in two.
+
+    `matured` holds the points of all parts; `part` names the part of each: search,
+    between (asked before the calibration period, label known in it), calibration,
+    test or left_out.
+    """
 
     search: Points
     calibration: Points
     test: Points
-    left_out: int
+    matured: Points
+    part: np.ndarray
     test_from: date
     calibration_from: date
+
+    @property
+    def left_out(self) -> int:
+        """How many points serve for nothing."""
+        return int((self.part == "left_out").sum())
+
+    @property
+    def is_known(self) -> np.ndarray:
+        """Which of `matured` had a known label when the first test question was
+        asked: search, between and calibration."""
+        return np.isin(self.part, KNOWN_PARTS)
+
+    @cached_property
+    def known(self) -> Points:
+        """The points that the final model is trained on."""
+        return self.matured.take(self.is_known)
 
 
 # ---------------------------------------------------------------- reading
@@ -97,7 +121,7 @@ def read_points(connection: duckdb.DuckDBPyConnection) -> Points:
         point has no row of features.
     """
     require_tables(connection, [TARGETS, FEATURES])
-    kinds = _feature_kinds(connection)
+    kinds = feature_kinds(connection)
     frame = connection.execute(_points_query(kinds)).df()
     lost = int((~frame.pop("has_features").astype(bool)).sum())
     if lost:
@@ -111,7 +135,8 @@ def read_points(connection: duckdb.DuckDBPyConnection) -> Points:
     return Points(_tidy_targets(frame[TARGET_COLUMNS]), features, kinds)
 
 
-def _feature_kinds(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+def feature_kinds(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Number, boolean or category for each feature column, in the table's order."""
     described = connection.execute(f"describe main.{FEATURES}").fetchall()
     types = {row[0]: str(row[1]) for row in described if row[0] not in KEY}
     kinds = {name: _kind_of(sql_type) for name, sql_type in types.items()}
@@ -179,7 +204,8 @@ def split_points(
 
     Test is what stands at or after `test_from`. Of the points whose label was known
     before it, the newest fifth (by as_of_date, whole days) calibrates, and those
-    whose label was known before that fifth begins are searched and trained on.
+    whose label was known before that fifth begins are searched on. The final model
+    is trained on all whose label was known before `test_from`.
 
     Parameters
     ----------
@@ -220,6 +246,24 @@ def split_points(
     return split
 
 
+def replay_split(split: Split) -> Split | None:
+    """The same division one step earlier: the calibration period is the test.
+
+    It holds only what was known before `test_from`, so that a choice can be judged on
+    a later time than it was made on without a look at the test period. None where
+    there are too few points for it.
+    """
+    earlier = _split_at(split.known, split.calibration_from)
+    parts = (
+        ("search", earlier.search),
+        ("calibration", earlier.calibration),
+        ("test", earlier.test),
+    )
+    if any(_problem_of(name, part, FOLDS) for name, part in parts):
+        return None
+    return earlier
+
+
 def default_test_from(matured: Points, as_of_date: date) -> date:
     """First day of the newest fifth, in days, of the matured period."""
     days = matured.targets["as_of_date"].dt.date
@@ -247,7 +291,12 @@ def _split_at(matured: Points, test_from: date) -> Split:
         search=matured.take(is_search),
         calibration=matured.take(is_calibration),
         test=matured.take(is_test),
-        left_out=int((~(is_test | is_calibration | is_search)).sum()),
+        matured=matured,
+        part=np.select(
+            [is_search, is_calibration, is_test, is_early],
+            ["search", "calibration", "test", "between"],
+            "left_out",
+        ),
         test_from=test_from,
         calibration_from=calibration_start.date(),
     )

@@ -16,8 +16,10 @@ from ml.metrics import (
     base_rate,
     draw_resamples,
     equal_count_bins,
+    percentile_interval,
     probability_metrics,
     ranking_metrics,
+    reflected_interval,
 )
 
 POOLED = -1
@@ -25,6 +27,9 @@ RESAMPLES = 200
 THREADS = 2
 # Brier score and its kin mean nothing for scores that are no probabilities.
 PROBABILITIES = ("model", "course_rate", "logistic")
+# Sums of squares or absolute values, which noise can only raise.
+NOISE_RAISES = ("ece", "brier_reliability", "brier_resolution")
+ZERO_IF_RIGHT = ("ece", "brier_reliability")
 SCORERS = ("model", *BASELINES)
 COLUMN_OF = {"model": "risk_score", **{name: f"baseline_{name}" for name in BASELINES}}
 # The model has to beat these beyond the interval, and may be this much worse in
@@ -32,8 +37,8 @@ COLUMN_OF = {"model": "risk_score", **{name: f"baseline_{name}" for name in BASE
 TO_BEAT = ("random", "rule", "course_rate")
 LOGISTIC_MARGIN = 0.005
 CALIBRATION_BINS = 10
-THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
-CAPACITIES = [0.01, 0.02, 0.05, 0.1, 0.2]
+# Of fewer points a share says nothing; a small course has fewer bins instead.
+SMALLEST_BIN = 10
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,7 @@ def evaluate(predictions: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFr
 
 
 def _parts(predictions: pd.DataFrame) -> Iterator[tuple[int, str, pd.DataFrame]]:
-    leads = sorted(predictions["lead_days"].unique(), reverse=True)
-    for lead in [POOLED, *(int(lead) for lead in leads)]:
-        at_lead = (
-            predictions
-            if lead == POOLED
-            else predictions[predictions["lead_days"] == lead]
-        )
+    for lead, at_lead in by_lead(predictions):
         for segment, rows in segments(at_lead).items():
             if rows.any():
                 yield lead, segment, at_lead[rows]
@@ -122,10 +121,9 @@ def _measure(of: tuple[int, str, pd.DataFrame], resamples: int) -> pd.DataFrame:
             found |= probability_metrics(labels, scores, draws)
         values |= {(scorer, metric): value for metric, value in found.items()}
     values |= _differences(values)
-    table = pd.DataFrame(
-        [_summary(scorer, metric, value) for (scorer, metric), value in values.items()]
-    )
-    return table.assign(
+    rows = [summary(*name, value) for name, value in values.items()]
+    _begin_at_zero(rows)
+    return pd.DataFrame(rows).assign(
         split="test",
         lead_days=lead,
         segment=segment,
@@ -168,18 +166,27 @@ def _differences(
     }
 
 
-def _summary(scorer: str, metric: str, values: np.ndarray) -> dict[str, object]:
+def summary(scorer: str, metric: str, values: np.ndarray) -> dict[str, Any]:
     """The figure, and its interval where most resamples have one."""
-    drawn = values[1:][~np.isnan(values[1:])]
-    defined = not np.isnan(values[0]) and len(drawn) > len(values) / 2
-    low, high = np.percentile(drawn, [2.5, 97.5]) if defined else (np.nan, np.nan)
+    interval = reflected_interval if metric in NOISE_RAISES else percentile_interval
+    low, high = interval(values)
     return {
         "scorer": scorer,
         "metric": metric,
         "value": float(values[0]),
-        "ci_low": float(low),
-        "ci_high": float(high),
+        "ci_low": low,
+        "ci_high": high,
     }
+
+
+def _begin_at_zero(rows: list[dict[str, Any]]) -> None:
+    """Where noise alone could make this ECE, its interval begins at 0."""
+    found = {(row["scorer"], row["metric"]): row for row in rows}
+    for scorer in PROBABILITIES:
+        noise = found[scorer, "ece_if_calibrated"]["ci_high"]
+        if found[scorer, "ece"]["value"] <= noise:
+            for metric in ZERO_IF_RIGHT:
+                found[scorer, metric]["ci_low"] = 0.0
 
 
 # ---------------------------------------------------------------- verdict
@@ -230,23 +237,36 @@ def _interval(row: dict[Hashable, Any]) -> str:
 # ---------------------------------------------------------------- curves
 
 
-def calibration_curve(
-    labels: np.ndarray, scores: np.ndarray, leads: np.ndarray, split: str
-) -> pd.DataFrame:
-    """Predicted against observed risk in equal-count bins, per lead and pooled."""
+def calibration_curve(points: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Predicted against observed risk in equal-count bins: overall and by course,
+    each per lead and pooled.
+
+    Parameters
+    ----------
+    points
+        Columns at_risk, risk_score, lead_days and course_id; one row per point.
+    """
     tables = [
-        _calibration_bins(labels[rows], scores[rows]).assign(
-            split=split, lead_days=lead
-        )
-        for lead, rows in _by_lead(leads)
+        _calibration_bins(
+            part["at_risk"].to_numpy(dtype=int), part["risk_score"].to_numpy()
+        ).assign(split=split, lead_days=lead, segment=segment)
+        for lead, at_lead in by_lead(points)
+        for segment, part in _all_and_courses(at_lead)
     ]
     return pd.concat(tables, ignore_index=True)
 
 
+def _all_and_courses(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield "all", points
+    for course, part in points.groupby("course_id"):
+        yield f"course={course}", part
+
+
 def _calibration_bins(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    wanted = min(CALIBRATION_BINS, max(1, len(scores) // SMALLEST_BIN))
     frame = pd.DataFrame(
         {
-            "bin": equal_count_bins(scores, CALIBRATION_BINS) + 1,
+            "bin": equal_count_bins(scores, wanted) + 1,
             "score": scores,
             "label": labels,
         }
@@ -273,53 +293,8 @@ def wilson_interval(
     return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
 
 
-def threshold_metrics(
-    labels: np.ndarray, scores: np.ndarray, leads: np.ndarray
-) -> pd.DataFrame:
-    """Precision, recall and net benefit by threshold and by capacity."""
-    rows = []
-    for lead, chosen in _by_lead(leads):
-        part_labels, part_scores = labels[chosen], scores[chosen]
-        for threshold in THRESHOLDS:
-            cut = _cut(part_labels, part_scores, threshold, part_scores >= threshold)
-            rows.append((lead, "threshold", threshold, *cut))
-        falling = np.argsort(-part_scores, kind="stable")
-        for share in CAPACITIES:
-            flagged = np.zeros(len(part_scores), dtype=bool)
-            flagged[falling[: max(1, round(share * len(falling)))]] = True
-            threshold = float(part_scores[flagged].min())
-            cut = _cut(part_labels, part_scores, threshold, flagged)
-            rows.append((lead, "capacity", share, *cut))
-    names = [
-        "lead_days",
-        "cut",
-        "cut_value",
-        "threshold",
-        "flagged",
-        "precision",
-        "recall",
-        "net_benefit",
-    ]
-    return pd.DataFrame(rows, columns=names)
-
-
-def _cut(
-    labels: np.ndarray, scores: np.ndarray, threshold: float, flagged: np.ndarray
-) -> tuple[float, int, float, float, float]:
-    count = int(flagged.sum())
-    right = int(labels[flagged].sum())
-    failing = int(labels.sum())
-    odds = threshold / (1 - threshold)
-    return (
-        threshold,
-        count,
-        right / count if count else float("nan"),
-        right / failing if failing else float("nan"),
-        (right - (count - right) * odds) / len(scores),
-    )
-
-
-def _by_lead(leads: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    yield POOLED, np.ones(len(leads), dtype=bool)
-    for lead in sorted(set(leads.tolist()), reverse=True):
-        yield int(lead), leads == lead
+def by_lead(points: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """All points as lead -1, then those of each lead, the longest first."""
+    yield POOLED, points
+    for lead in sorted(points["lead_days"].unique(), reverse=True):
+        yield int(lead), points[points["lead_days"] == lead]

@@ -24,6 +24,17 @@ from ml.settings import PROJECT_ROOT, UserError
 FEATURE_DOCS = (
     PROJECT_ROOT / "dbt_project" / "models" / "marts" / "_student_features_14d.yml"
 )
+FAMILIES = (
+    "window",
+    "velocity",
+    "to_date",
+    "habit",
+    "record",
+    "relative",
+    "context",
+    "attribute",
+)
+OTHER_FAMILY = "other"
 REASONS = 8
 PLACEHOLDERS = {"value", "peer", "window"}
 UNKNOWN = "unknown"
@@ -34,6 +45,7 @@ class FeatureDoc:
     """What the documentation says about one feature."""
 
     description: str
+    family: str = ""
     unit: str = ""
     reason: str | None = None
     reason_student: str | None = None
@@ -86,11 +98,22 @@ def _feature_doc(column: dict[str, Any]) -> FeatureDoc:
     meta = column.get("config", {}).get("meta", {})
     return FeatureDoc(
         description=" ".join(str(column.get("description", column["name"])).split()),
+        family=meta.get("family", ""),
         unit=meta.get("unit", ""),
         reason=meta.get("reason"),
         reason_student=meta.get("reason_student"),
         actionable=bool(meta.get("actionable", False)),
         worrying=meta.get("worrying"),
+    )
+
+
+def family_of(column: str, docs: dict[str, FeatureDoc]) -> str:
+    """The documented family of a feature; else the one that its name begins with."""
+    if column in docs and docs[column].family:
+        return docs[column].family
+    return next(
+        (family for family in FAMILIES if column.startswith(f"{family}_")),
+        OTHER_FAMILY,
     )
 
 

@@ -12,9 +12,15 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 TOP_SHARE = 0.1
 ECE_BINS = 10
+# Nearer to 0 and 1 a probability has no log-odds to work with.
+CLIP = 1e-7
+NEWTON_STEPS = 50
+NEWTON_TOLERANCE = 1e-9
+WORST_CONDITION = 1e12
 # Weights are handled in blocks of about this many numbers.
 BLOCK = 2_000_000
 
@@ -40,6 +46,16 @@ class Resamples:
             self.student, weights=values, minlength=self.weights.shape[1]
         )
         return self._exact_weights @ by_student
+
+    def totals_by_group(
+        self, values: np.ndarray, group: np.ndarray, groups: int
+    ) -> np.ndarray:
+        """The same for each group of points: one row per resample, one column each."""
+        students = self.weights.shape[1]
+        sums = np.bincount(
+            self.student * groups + group, weights=values, minlength=students * groups
+        )
+        return self._exact_weights @ sums.reshape(students, groups)
 
     @cached_property
     def _exact_weights(self) -> np.ndarray:
@@ -160,15 +176,192 @@ def _top_hits(
 def probability_metrics(
     labels: np.ndarray, scores: np.ndarray, resamples: Resamples
 ) -> dict[str, np.ndarray]:
-    """Brier score, log loss and expected calibration error (ten equal-count bins)."""
+    """How right probabilities are.
+
+    Returns
+    -------
+    dict
+        `brier`, `log_loss`; `ece`, the expected calibration error over ten
+        equal-count bins, and `ece_if_calibrated`; the parts of `brier_parts`; and
+        `calibration_slope` and `calibration_intercept` of `recalibration`.
+    """
     count = resamples.totals(np.ones(len(labels)))
-    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    clipped = np.clip(scores, CLIP, 1 - CLIP)
     losses = -(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
+    bins = _bin_totals(labels, scores, resamples)
+    slope, intercept = recalibration(labels, scores, resamples)
     return {
         "brier": _ratio(resamples.totals((scores - labels) ** 2), count),
         "log_loss": _ratio(resamples.totals(losses), count),
-        "ece": _ratio(_calibration_gap(labels, scores, resamples), count),
+        **calibration_errors(bins),
+        **brier_parts(bins),
+        "calibration_slope": slope,
+        "calibration_intercept": intercept,
     }
+
+
+@dataclass(frozen=True)
+class BinTotals:
+    """Weighted sums over the points of each bin: one row per resample, one column
+    per bin. `score_score` and `score_label` are sums of products."""
+
+    count: np.ndarray
+    score: np.ndarray
+    label: np.ndarray
+    score_score: np.ndarray
+    score_label: np.ndarray
+
+
+def _bin_totals(
+    labels: np.ndarray, scores: np.ndarray, resamples: Resamples
+) -> BinTotals:
+    bins = equal_count_bins(scores, ECE_BINS)
+    return BinTotals(
+        *(
+            resamples.totals_by_group(values, bins, ECE_BINS)
+            for values in (
+                np.ones(len(labels)),
+                scores,
+                labels.astype(float),
+                scores**2,
+                scores * labels,
+            )
+        )
+    )
+
+
+def calibration_errors(bins: BinTotals) -> dict[str, np.ndarray]:
+    """Expected calibration error, and what it would be without any miscalibration.
+
+    `ece` takes the absolute value of ten differences, each with noise in it, so that
+    even perfect probabilities have an ECE above 0 (Roelofs et al. 2022).
+    `ece_if_calibrated` is that floor: how far the resamples' differences stray from
+    the measured ones, which is the noise alone, clustered by student as the data is.
+    Its value is the mean over the resamples.
+    """
+    total = bins.count.sum(axis=1, keepdims=True)
+    gaps = _ratio(bins.score - bins.label, np.broadcast_to(total, bins.score.shape))
+    noise = np.abs(gaps - gaps[0]).sum(axis=1)
+    noise[0] = noise[1:].mean() if len(noise) > 1 else np.nan
+    return {"ece": np.abs(gaps).sum(axis=1), "ece_if_calibrated": noise}
+
+
+def brier_parts(bins: BinTotals) -> dict[str, np.ndarray]:
+    """The Brier score taken apart over the bins of `ece`.
+
+    Reliability, resolution and uncertainty are Murphy's (1973). Scores differ within
+    a bin, so the two within-bin terms of Stephenson et al. (2008) make the sum exact:
+    brier = reliability - resolution + uncertainty + within-bin variance
+    - within-bin covariance.
+    """
+    count = bins.count
+    total = count.sum(axis=1)
+    score, label = _ratio(bins.score, count, 0.0), _ratio(bins.label, count, 0.0)
+    rate = _ratio(bins.label.sum(axis=1), total)
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        return _ratio(sums.sum(axis=1), total)
+
+    return {
+        "brier_reliability": mean(count * (score - label) ** 2),
+        "brier_resolution": mean(count * (label - rate[:, None]) ** 2),
+        "brier_uncertainty": rate * (1 - rate),
+        "brier_within_bin_variance": mean(bins.score_score - count * score**2),
+        "brier_within_bin_covariance": 2
+        * mean(bins.score_label - count * score * label),
+    }
+
+
+def recalibration(
+    labels: np.ndarray, scores: np.ndarray, resamples: Resamples
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and intercept of the outcome's log-odds on the score's (Cox 1958).
+
+    Right probabilities have slope 1 and intercept 0; a slope below 1 says that they
+    are too extreme. The fit is exact for the data as it is; each resample takes one
+    Newton step from there, the one-step bootstrap (Moulton and Zeger 1991), because
+    hundreds of fits would take longer than the rest of the evaluation. NaN where
+    one class is missing or the scores are all the same.
+    """
+    clipped = np.clip(scores, CLIP, 1 - CLIP)
+    design = np.column_stack([np.log(clipped / (1 - clipped)), np.ones(len(scores))])
+    nothing = np.full((len(resamples.weights), 2), np.nan)
+    if not 0 < labels.sum() < len(labels):
+        return nothing[:, 0], nothing[:, 1]
+    found = _fit_logistic(design, labels)
+    if found is None:
+        return nothing[:, 0], nothing[:, 1]
+    chance = expit(design @ found)
+    slopes = [resamples.totals(column * (labels - chance)) for column in design.T]
+    weight = chance * (1 - chance)
+    curvature = [
+        resamples.totals(weight * first * second)
+        for first, second in (
+            (design[:, 0], design[:, 0]),
+            (design[:, 0], design[:, 1]),
+            (design[:, 1], design[:, 1]),
+        )
+    ]
+    steps = _solve_pairs(slopes, curvature)
+    steps[0] = 0.0
+    failing = resamples.totals(labels.astype(float))
+    one_class = (failing <= 0) | (failing >= resamples.totals(np.ones(len(labels))))
+    steps[one_class] = np.nan
+    return found[0] + steps[:, 0], found[1] + steps[:, 1]
+
+
+def _fit_logistic(design: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """Newton's method; None where it does not settle: one score, or a score that
+    separates the classes."""
+    found = np.array([1.0, 0.0])
+    for _ in range(NEWTON_STEPS):
+        chance = expit(design @ found)
+        weight = chance * (1 - chance)
+        curvature = (design * weight[:, None]).T @ design
+        if np.linalg.cond(curvature) > WORST_CONDITION:
+            return None
+        step = np.linalg.solve(curvature, design.T @ (labels - chance))
+        found = found + step
+        if np.abs(step).max() < NEWTON_TOLERANCE:
+            return found
+    return None
+
+
+def _solve_pairs(right: list[np.ndarray], curvature: list[np.ndarray]) -> np.ndarray:
+    """Solutions of many symmetric two-by-two systems, one per row."""
+    first, across, second = curvature
+    determinant = first * second - across**2
+    return np.column_stack(
+        [
+            _ratio(second * right[0] - across * right[1], determinant),
+            _ratio(first * right[1] - across * right[0], determinant),
+        ]
+    )
+
+
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """2.5th and 97.5th percentile over the resamples (all rows but the first); NaN
+    where the figure, or half of the resamples, is not defined."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or len(drawn) <= len(values) / 2:
+        return float("nan"), float("nan")
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def reflected_interval(values: np.ndarray) -> tuple[float, float]:
+    """Interval of a figure that noise can only raise: the percentiles, mirrored.
+
+    Drawing anew adds noise a second time, so percentiles lie too high by what the
+    figure itself already is. Mirroring them around the figure (the basic bootstrap
+    interval, Davison and Hinkley 1997, section 5.2) takes it off twice. It ends at 0
+    below, and holds the figure.
+    """
+    low, high = percentile_interval(values)
+    value = float(values[0])
+    if np.isnan(low):
+        return low, high
+    return max(0.0, 2 * value - high), max(value, 2 * value - low)
 
 
 def base_rate(labels: np.ndarray, resamples: Resamples) -> np.ndarray:
@@ -183,17 +376,6 @@ def equal_count_bins(scores: np.ndarray, bins: int) -> np.ndarray:
     ranks = np.empty(len(scores), dtype=np.int64)
     ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))
     return ranks * bins // max(1, len(scores))
-
-
-def _calibration_gap(
-    labels: np.ndarray, scores: np.ndarray, resamples: Resamples
-) -> np.ndarray:
-    bins = equal_count_bins(scores, ECE_BINS)
-    gaps = [
-        np.abs(resamples.totals((scores - labels) * (bins == number)))
-        for number in range(ECE_BINS)
-    ]
-    return np.sum(gaps, axis=0)
 
 
 def _ratio(

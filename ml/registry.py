@@ -9,7 +9,9 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,20 +32,27 @@ MODEL_FILE = "model.ubj"
 LIBRARIES = ("xgboost-cpu", "xgboost", "scikit-learn", "numpy", "pandas", "duckdb")
 # The modules that decide what a model is and how it is measured.
 CODE = (
+    "backtest",
     "baselines",
     "boosting",
     "calibrate",
     "dataset",
+    "estimates",
     "evaluate",
     "features",
+    "imbalance",
     "metrics",
+    "refits",
     "search",
+    "studies",
     "training",
 )
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 REFUSED = "refused"
 RETIRED = "retired"
+# Where in a status_reason that which the fairness gate said begins.
+GATE_NOTE = " Fairness: "
 
 
 class ArtifactError(UserError):
@@ -240,7 +249,9 @@ def read_runs(
 ) -> pd.DataFrame:
     """All runs of this source and target; none where nothing was trained yet."""
     if not table_exists(connection, "model_runs", schema="ml"):
-        return pd.DataFrame(columns=["run_id", "status", "settings", "created_at"])
+        return pd.DataFrame(
+            columns=["run_id", "status", "settings", "created_at", "promoted_at"]
+        )
     return connection.execute(
         "select * from ml.model_runs where source_system = ?"
         " and target_definition = ? order by run_id",
@@ -254,21 +265,54 @@ def find_champion(runs: pd.DataFrame) -> str | None:
     return None if champions.empty else str(champions.iloc[0])
 
 
+def find_previous_champion(runs: pd.DataFrame) -> str | None:
+    """`run_id` of the run that was champion last before the one in charge."""
+    retired = runs[(runs["status"] == RETIRED) & runs["promoted_at"].notna()]
+    if retired.empty:
+        return None
+    return str(retired.sort_values(["promoted_at", "run_id"])["run_id"].iloc[-1])
+
+
+def promotion_time(run_id: str, status: str, runs: pd.DataFrame) -> datetime | None:
+    """When a run became champion: now, unless it was before; None for never."""
+    before = runs[runs["run_id"] == run_id]
+    known = None if before.empty else before["promoted_at"].iloc[0]
+    was_champion = not before.empty and before["status"].iloc[0] == CHAMPION
+    if status == CHAMPION and not (was_champion and pd.notna(known)):
+        return _now()
+    return known
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
 def choose_status(
-    run_id: str, refused: bool, refit_of: str | None, promote: bool, runs: pd.DataFrame
+    run_id: str,
+    refused: bool,
+    refit_of: str | None,
+    promote: bool,
+    runs: pd.DataFrame,
+    hold: bool = False,
 ) -> str:
     """Status of a run that has just been trained.
 
     The first run that is not refused is champion, later ones are challengers. A run
     that was there before keeps its status; a refit takes the place of the model that
-    it refits, or of an earlier refit of the same.
+    it refits, or of an earlier refit of the same. On `hold`, whoever would become
+    champion is a challenger until a gate was passed.
     """
     if refused:
         return REFUSED
     champion = find_champion(runs)
-    if champion is None or promote:
-        return CHAMPION
-    if refit_of and refit_of in (champion, _refit_of(champion, runs)):
+    takes_charge = (
+        champion is None
+        or promote
+        or (refit_of and refit_of in (champion, _refit_of(champion, runs)))
+    )
+    if takes_charge and run_id != champion:
+        return CHALLENGER if hold else CHAMPION
+    if takes_charge:
         return CHAMPION
     before = runs.loc[runs["run_id"] == run_id, "status"]
     if before.empty or before.iloc[0] == REFUSED:
@@ -300,4 +344,56 @@ def retire_others(
             source_system,
             target_definition,
         ],
+    )
+
+
+ChampionChange = Callable[[duckdb.DuckDBPyConnection, str, str], None]
+
+
+def promote(
+    connection: duckdb.DuckDBPyConnection, run_id: str, reason: str | None = None
+) -> None:
+    """Make a run champion and retire the one before; in the caller's transaction.
+
+    Without a `reason` the one on record is kept.
+    """
+    connection.execute(
+        "update ml.model_runs set status = ?,"
+        " status_reason = coalesce(?, status_reason), promoted_at = ? where run_id = ?",
+        [CHAMPION, reason, _now(), run_id],
+    )
+    _retire_others_of(connection, run_id)
+
+
+def roll_back(connection: duckdb.DuckDBPyConnection, run_id: str, reason: str) -> None:
+    """Make an earlier champion the champion again; in the caller's transaction.
+
+    The one it replaces is no longer among those to go back to: rolling back once more
+    goes further back.
+    """
+    connection.execute(
+        "update ml.model_runs as runs set promoted_at = null"
+        " from ml.model_runs as chosen where chosen.run_id = ? and runs.status = ?"
+        " and runs.source_system = chosen.source_system"
+        " and runs.target_definition = chosen.target_definition",
+        [run_id, CHAMPION],
+    )
+    promote(connection, run_id, reason)
+
+
+def _retire_others_of(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    found = connection.execute(
+        "select source_system, target_definition from ml.model_runs where run_id = ?",
+        [run_id],
+    ).fetchone()
+    if found:
+        retire_others(connection, run_id, *found)
+
+
+def note_gate(connection: duckdb.DuckDBPyConnection, run_id: str, said: str) -> None:
+    """End a run's reason with what the gate said, in place of what it said before."""
+    connection.execute(
+        "update ml.model_runs set status_reason ="
+        " split_part(status_reason, ?, 1) || ? where run_id = ?",
+        [GATE_NOTE, GATE_NOTE + said, run_id],
     )

@@ -13,6 +13,7 @@ from ml.reporting.data_sections import data_sections
 from ml.reporting.model_sections import model_sections
 from ml.reporting.page import Page, render
 from ml.reporting.read import Facts, read_facts
+from ml.reporting.study_sections import study_sections
 from ml.reporting.verdict import give_verdict
 from ml.settings import Settings, UserError, load_settings
 
@@ -35,7 +36,14 @@ GLOSSARY = {
     "Expected calibration error": "By how much predicted risks are off on average, "
     "over ten groups of equal size.",
     "95 % interval": "Where the figure lies in 95 of 100 draws of the students.",
+    "Reliability, resolution, uncertainty": "Parts of the Brier score: how far risks "
+    "are from what happened (low is good), how far they tell groups apart (high is "
+    "good), and what would be left to guess without any model.",
     "Net benefit": "Right flags, less the wrong ones at the price one has chosen.",
+    "Expected gain": "Passes that contacts are assumed to bring about, at their value, "
+    "less what all contacts cost.",
+    "Still reachable": "Of the failing that could be asked about at the longest lead, "
+    "the share that has not left the course by then.",
     "Cold start": "A student's first assessment in a course: nothing was due before.",
 }
 
@@ -73,6 +81,7 @@ def compose(facts: Facts, explore: bool = False) -> Page:
         sections = [
             *data_sections(facts),
             *model_sections(facts),
+            *study_sections(facts),
             *audit_sections(facts),
         ]
     built = facts.built

@@ -1,12 +1,8 @@
 """Score a day with a trained model: `python -m ml.score [--as-of 2014-06-01]`."""
 
 import logging
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import duckdb
@@ -18,10 +14,11 @@ from ml.boosting import contributions, margins, plain_matrix
 from ml.calibrate import confidence
 from ml.cli import clean_errors, start_logging
 from ml.dataset import KEY, Points, read_points
+from ml.dbt import run_dbt
 from ml.explain import read_feature_docs, tell_reasons
 from ml.features import contract_differences, encode
 from ml.registry import REFUSED, Artifact, find_champion, load_artifact, read_runs
-from ml.settings import PROJECT_ROOT, Settings, UserError, load_settings
+from ml.settings import Settings, UserError, load_settings
 from ml.warehouse import (
     PipelineSettings,
     check_pipeline_settings,
@@ -103,7 +100,7 @@ def score_day(
         return Scored(artifact.run_id, as_of_date, _no_scores(), _no_reasons())
     rows = encode(day.features, artifact.contract)
     matrix = plain_matrix(rows, artifact.contract)
-    scores = score_table(artifact, day, _all_probabilities(artifact, matrix))
+    scores = score_table(artifact, day, all_probabilities(artifact, matrix))
     told = tell_reasons(
         contributions(artifact.model, matrix)[:, :-1],
         day.features,
@@ -116,7 +113,7 @@ def score_day(
     return Scored(artifact.run_id, as_of_date, scores, reasons)
 
 
-def _all_probabilities(artifact: Artifact, matrix: Any) -> np.ndarray:
+def all_probabilities(artifact: Artifact, matrix: Any) -> np.ndarray:
     """Calibrated probabilities of the model (first column) and the fold models."""
     models = [artifact.model, *artifact.fold_models]
     return np.column_stack(
@@ -252,20 +249,8 @@ def warn_nothing_to_score(as_of_date: date, proposal: date | None) -> None:
 def build_day(settings: Settings, as_of_date: date) -> None:
     """Build the feature tables as of a day, under these settings."""
     log.info("Building the features as of %s.", as_of_date)
-    dbt = Path(sys.executable).with_name("dbt")
-    environment = settings.environment() | {"AS_OF_DATE": as_of_date.isoformat()}
-    finished = subprocess.run(
-        [str(dbt), *BUILD],
-        cwd=PROJECT_ROOT,
-        env=os.environ | environment,
-        stdout=sys.stderr,
-        check=False,
-    )
-    if finished.returncode:
-        raise UserError(
-            f"`dbt {' '.join(BUILD)}` failed for AS_OF_DATE={as_of_date}; "
-            "its messages above say why. Nothing was scored."
-        )
+    of_day = settings.model_copy(update={"as_of_date": as_of_date})
+    run_dbt(of_day, BUILD, f"Nothing was scored for AS_OF_DATE={as_of_date}.")
 
 
 def champion_artifact(settings: Settings, runs: pd.DataFrame) -> Artifact:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,30 @@ from scipy.stats import loguniform, randint, uniform
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import ParameterSampler, StratifiedGroupKFold
 
-from ml.boosting import SEARCH_BINS, SEED, fit, margins, plain_matrix, training_matrix
+from ml.boosting import (
+    CORES,
+    SEARCH_BINS,
+    SEED,
+    fit,
+    give_back_memory,
+    margins_of,
+    search_matrix,
+)
 from ml.dataset import FOLDS
 from ml.features import FeatureContract
 
 CANDIDATES = 15
-# Two Python threads with one XGBoost thread each keep two cores busy.
-SEARCH_THREADS = 2
+# What a candidate may set: the columns `param_…` of the table.
+PARAMETERS = [
+    "colsample_bytree",
+    "learning_rate",
+    "max_depth",
+    "min_child_weight",
+    "n_estimators",
+    "reg_lambda",
+    "scale_pos_weight",
+    "subsample",
+]
 
 
 @dataclass(frozen=True)
@@ -35,27 +54,41 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold, binned once: to train on, and to be scored on."""
+    """One fold: the other rows, binned once for all candidates, and which are its own.
+
+    `rows` and `labels` are those of the whole search, not copies.
+    """
 
     train: xgb.QuantileDMatrix
-    held_out: xgb.DMatrix
-    held_out_labels: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    held_out: np.ndarray
 
 
-def sample_candidates(
-    labels: np.ndarray, fixed: dict[str, float]
-) -> list[dict[str, Any]]:
-    """Draw the candidates; what a MODEL_ variable fixes is the same in all."""
-    ratio = float((labels == 0).sum() / max(1, (labels == 1).sum()))
+@dataclass(frozen=True)
+class Fit:
+    """One candidate on one fold; the model waits in a file."""
+
+    model: Path
+    score: float
+    fit_seconds: float
+    score_seconds: float
+
+
+def sample_candidates(fixed: dict[str, float]) -> list[dict[str, Any]]:
+    """Draw the candidates; what a MODEL_ variable fixes is the same in all.
+
+    scale_pos_weight is 1 unless it is fixed: it distorts the probabilities and does
+    not help the ranking, which the imbalance table of every run shows.
+    """
     space = {
-        "n_estimators": randint(100, 601),
-        "max_depth": randint(3, 8),
-        "learning_rate": loguniform(0.02, 0.2),
-        "subsample": uniform(0.6, 0.4),
-        "colsample_bytree": uniform(0.4, 0.6),
-        "min_child_weight": loguniform(1, 50),
-        "reg_lambda": loguniform(0.3, 30),
-        "scale_pos_weight": [1.0, ratio**0.5, ratio],
+        "n_estimators": randint(100, 501),
+        "max_depth": randint(3, 7),
+        "learning_rate": loguniform(0.02, 0.15),
+        "subsample": uniform(0.5, 0.5),
+        "colsample_bytree": uniform(0.3, 0.7),
+        "min_child_weight": loguniform(1, 100),
+        "reg_lambda": loguniform(1, 50),
     }
     drawn = ParameterSampler(space, n_iter=CANDIDATES, random_state=SEED)
     return [{**_plain(candidate), **fixed} for candidate in drawn]
@@ -74,8 +107,9 @@ def _plain(candidate: dict[str, Any]) -> dict[str, Any]:
 def make_folds(labels: np.ndarray, students: np.ndarray) -> list[np.ndarray]:
     """Rows held out in each fold: stratified, and no student in two folds."""
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED)
-    rows = np.zeros((len(labels), 1))
-    return [held_out for _, held_out in splitter.split(rows, labels, students)]
+    # The splitter sorts its groups: numbers in the same order cost it far less.
+    groups, _ = pd.factorize(students, sort=True)
+    return [held_out for _, held_out in splitter.split(groups, labels, groups)]
 
 
 def run_search(
@@ -85,8 +119,11 @@ def run_search(
     contract: FeatureContract,
     fixed: dict[str, float],
     on_fit: Callable[[], None] = lambda: None,
+    threads: int = CORES,
 ) -> SearchResult:
     """Fit every candidate on every fold and keep the best.
+
+    Fold after fold, so that no more than one of them is binned at a time.
 
     Parameters
     ----------
@@ -96,96 +133,133 @@ def run_search(
         Parameters that are not searched.
     on_fit
         Called after each of the 45 fits, for a progress bar.
+    threads
+        Candidates fitted at the same time, on one core each; changes no result.
     """
-    candidates = sample_candidates(labels, fixed)
-    folds = bin_folds(rows, labels, students, contract)
-    # The longest last would leave one core idle at the end.
-    order = sorted(
-        range(len(candidates)), key=lambda number: -_cost(candidates[number])
-    )
-
-    def fit_one(task: tuple[int, int]) -> tuple[xgb.Booster, float, float]:
-        candidate, fold = task
-        return _fit_and_score(candidates[candidate], folds[fold])
-
-    scores = np.zeros((len(candidates), FOLDS))
-    times = np.zeros((len(candidates), FOLDS))
-    best, best_score = -1, -1.0
-    best_models: list[xgb.Booster] = []
-    tasks = [(candidate, fold) for candidate in order for fold in range(FOLDS)]
-    with ThreadPoolExecutor(SEARCH_THREADS) as threads:
-        models: list[xgb.Booster] = []
-        # map() gives results in order of the tasks and lets go of each.
-        for (candidate, fold), result in zip(
-            tasks, threads.map(fit_one, tasks), strict=True
-        ):
-            model, scores[candidate, fold], times[candidate, fold] = result
-            models.append(model)
-            on_fit()
-            if fold < FOLDS - 1:
-                continue
-            mean = float(scores[candidate].mean())
-            # Among equals the first drawn wins, whatever the order of fitting.
-            if mean > best_score or (mean == best_score and candidate < best):
-                best, best_score, best_models = candidate, mean, models
-            models = []
+    give_back_memory()
+    candidates = sample_candidates(fixed)
+    # 45 models can weigh as much as the rows, and three are wanted in the end.
+    with TemporaryDirectory() as folder:
+        fits = [
+            _fit_all(
+                candidates,
+                bin_fold(rows, labels, held_out, contract),
+                Path(folder, f"fold_{number}"),
+                on_fit,
+                threads,
+            )
+            for number, held_out in enumerate(make_folds(labels, students))
+        ]
+        table = _results_table(candidates, fits)
+        # Among equals the first drawn wins.
+        best = int(table["mean_test_score"].argmax())
+        models = [xgb.Booster(model_file=found[best].model) for found in fits]
     return SearchResult(
         parameters=candidates[best],
-        fold_models=best_models,
-        best_score=best_score,
-        table=_results_table(candidates, scores, times),
+        fold_models=models,
+        best_score=float(table["mean_test_score"].iloc[best]),
+        table=table,
     )
 
 
-def bin_folds(
+def fit_folds(
     rows: np.ndarray,
     labels: np.ndarray,
     students: np.ndarray,
     contract: FeatureContract,
-) -> list[Fold]:
-    """Bin each fold once; every candidate uses the same bins."""
-    folds = []
-    for held_out in make_folds(labels, students):
-        kept = np.ones(len(labels), dtype=bool)
-        kept[held_out] = False
-        folds.append(
-            Fold(
-                train=training_matrix(rows[kept], labels[kept], contract, SEARCH_BINS),
-                held_out=plain_matrix(rows[held_out], contract),
-                held_out_labels=labels[held_out],
-            )
+    parameters: dict[str, Any],
+) -> list[xgb.Booster]:
+    """The models of the folds for parameters that were chosen before."""
+    return [
+        fit(
+            bin_fold(rows, labels, held_out, contract).train,
+            parameters,
+            SEARCH_BINS,
         )
-    return folds
+        for held_out in make_folds(labels, students)
+    ]
+
+
+def bin_fold(
+    rows: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray,
+    contract: FeatureContract,
+) -> Fold:
+    """Bin the rows that are not held out; every candidate uses the same bins."""
+    others = np.ones(len(labels), dtype=bool)
+    others[held_out] = False
+    train = search_matrix(rows, labels, np.flatnonzero(others), contract)
+    return Fold(train, rows, labels, held_out)
+
+
+def _fit_all(
+    candidates: list[dict[str, Any]],
+    fold: Fold,
+    folder: Path,
+    on_fit: Callable[[], None],
+    threads: int,
+) -> list[Fit]:
+    """Fit every candidate on one fold; the answer is in their order."""
+    folder.mkdir()
+    # The longest last would leave the other cores idle at the end.
+    order = sorted(
+        range(len(candidates)), key=lambda number: -_cost(candidates[number])
+    )
+    fits: dict[int, Fit] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(
+            lambda number: _fit_one(
+                candidates[number], fold, folder / f"candidate_{number}.ubj"
+            ),
+            order,
+        )
+        for number, one in zip(order, found, strict=True):
+            fits[number] = one
+            on_fit()
+    return [fits[number] for number in range(len(candidates))]
 
 
 def _cost(candidate: dict[str, Any]) -> float:
     """Roughly how long a fit takes, for the order only."""
-    return float(candidate["n_estimators"]) * 1.5 ** float(candidate["max_depth"])
+    return float(candidate["n_estimators"]) * float(candidate["max_depth"])
 
 
-def _fit_and_score(
-    candidate: dict[str, Any], fold: Fold
-) -> tuple[xgb.Booster, float, float]:
+def _fit_one(candidate: dict[str, Any], fold: Fold, file: Path) -> Fit:
     started = time.perf_counter()
     model = fit(fold.train, candidate, SEARCH_BINS)
-    seconds = time.perf_counter() - started
-    score = average_precision_score(fold.held_out_labels, margins(model, fold.held_out))
-    return model, float(score), seconds
+    fitted = time.perf_counter()
+    scores = margins_of(model, fold.rows, fold.held_out)
+    score = average_precision_score(fold.labels[fold.held_out], scores)
+    scored = time.perf_counter()
+    model.save_model(file)
+    return Fit(file, float(score), fitted - started, scored - fitted)
 
 
 def _results_table(
-    candidates: list[dict[str, Any]], scores: np.ndarray, times: np.ndarray
+    candidates: list[dict[str, Any]], fits: list[list[Fit]]
 ) -> pd.DataFrame:
-    """The columns of scikit-learn's cv_results_ that users look at."""
+    """scikit-learn's `cv_results_`, with the number of each candidate.
+
+    `params` is JSON. A parameter that no candidate sets is null in its column.
+    """
+    scores, fit_times, score_times = (
+        np.array([[getattr(one, name) for one in fold] for fold in fits]).T
+        for name in ("score", "fit_seconds", "score_seconds")
+    )
     means = scores.mean(axis=1)
     return pd.DataFrame(
         {
             "candidate": range(len(candidates)),
+            "mean_fit_time": fit_times.mean(axis=1),
+            "std_fit_time": fit_times.std(axis=1),
+            "mean_score_time": score_times.mean(axis=1),
+            "std_score_time": score_times.std(axis=1),
+            **{f"param_{p}": [c.get(p) for c in candidates] for p in PARAMETERS},
             "params": [json.dumps(c, sort_keys=True) for c in candidates],
             **{f"split{fold}_test_score": scores[:, fold] for fold in range(FOLDS)},
             "mean_test_score": means,
             "std_test_score": scores.std(axis=1),
             "rank_test_score": pd.Series(-means).rank(method="min").astype(int),
-            "mean_fit_time": times.mean(axis=1),
         }
     )

@@ -35,6 +35,12 @@ ALLOWED = {
     "test_from": "use a day as YYYY-MM-DD, or nothing",
     "prediction_threshold": "use a number from 0 to 1, or nothing",
     "confidence_threshold": "use a number from 0 to 1, or nothing",
+    "fairness_max_gap": "use a number from 0 to 1, or nothing",
+    "flag_capacity": "use a whole number from 1 to 1000000, or nothing",
+    "advisors": "use a whole number from 1 to 100000",
+    "contact_cost": "use a number from 0 to 1000000, or nothing",
+    "pass_value": "use a number above 0, at most 1000000000, or nothing",
+    "contact_effect": "use a number from 0 to 1, or nothing",
     "model_n_estimators": "use a whole number from 1 to 5000, or nothing",
     "model_max_depth": "use a whole number from 1 to 15, or nothing",
     "model_learning_rate": "use a number above 0, at most 1, or nothing",
@@ -82,6 +88,13 @@ class Settings(BaseSettings):
 
     prediction_threshold: float | None = None
     confidence_threshold: float | None = 0.0
+    flag_capacity: Annotated[int, Field(ge=1, le=1_000_000)] | None = 50
+    advisors: Annotated[int, Field(ge=1, le=100_000)] = 1
+    contact_cost: Annotated[float, Field(ge=0, le=1e6)] | None = 5.0
+    pass_value: Annotated[float, Field(gt=0, le=1e9)] | None = 200.0
+    contact_effect: float | None = 0.05
+
+    fairness_max_gap: float | None = None
     model_n_estimators: Annotated[int, Field(ge=1, le=5000)] | None = None
     model_max_depth: Annotated[int, Field(ge=1, le=15)] | None = None
     model_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -91,6 +104,7 @@ class Settings(BaseSettings):
     google_api_key: SecretStr | None = None
     # Secret, because the URL of a PostgreSQL may hold a password.
     intervene_store: SecretStr = SecretStr("")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("*", mode="before")
@@ -109,6 +123,11 @@ class Settings(BaseSettings):
         "model_scale_pos_weight",
         "google_api_key",
         "confidence_threshold",
+        "fairness_max_gap",
+        "flag_capacity",
+        "contact_cost",
+        "pass_value",
+        "contact_effect",
         mode="before",
     )
     @classmethod
@@ -160,7 +179,13 @@ class Settings(BaseSettings):
             raise ValueError(ALLOWED["as_of_date"])
         return date.fromisoformat(str(value).strip())
 
-    @field_validator("prediction_threshold", "confidence_threshold", mode="before")
+    @field_validator(
+        "prediction_threshold",
+        "confidence_threshold",
+        "fairness_max_gap",
+        "contact_effect",
+        mode="before",
+    )
     @classmethod
     def _parse_share(cls, value: Any) -> float | None:
         if value is None or str(value).strip() == "":
@@ -235,6 +260,10 @@ class Settings(BaseSettings):
             "prediction_leads": self.leads_text,
             "include_attributes": str(self.include_attributes).lower(),
             "as_of_date": self.as_of_date.isoformat() if self.as_of_date else "",
+            "prediction_threshold": _as_text(self.prediction_threshold),
+            "confidence_threshold": _as_text(self.confidence_threshold),
+            "flag_capacity": _as_text(self.flag_capacity),
+            "fairness_max_gap": _as_text(self.fairness_max_gap),
         }
         return {name.upper(): value for name, value in shown.items()}
 
@@ -257,6 +286,10 @@ def load_settings(env_file: Path | None = PROJECT_ROOT / ".env") -> Settings:
         return Settings(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError(_describe(error)) from None
+
+
+def _as_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.12f}".rstrip("0").rstrip(".")
 
 
 def _whole_number(value: Any) -> int:

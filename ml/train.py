@@ -15,6 +15,9 @@ from ml.baselines import BASELINES
 from ml.boosting import SEED
 from ml.cli import clean_errors, start_logging
 from ml.dataset import Points, Split, headline_lead, read_points, split_points
+from ml.decisions import TABLE as DECISIONS
+from ml.decisions import decision_table
+from ml.promote import gate_objections, gate_text
 from ml.registry import Artifact, RunInputs
 from ml.score import (
     WRITE_WAIT_SECONDS,
@@ -27,6 +30,7 @@ from ml.score import (
     write_scores,
 )
 from ml.settings import Settings, load_settings
+from ml.studies import SPLITS, read_attributes, run_studies
 from ml.training import Refitted, Trained, refit, train_model
 from ml.warehouse import (
     PipelineSettings,
@@ -36,6 +40,7 @@ from ml.warehouse import (
     read_rows,
     replace_rows,
     transaction,
+    typed_rows,
 )
 
 # Tables that hold what a run's training found; student_scores is apart.
@@ -43,8 +48,9 @@ RUN_TABLES = (
     "ml.evaluation_predictions",
     "ml.model_metrics",
     "ml.feature_importance",
+    "ml.partial_dependence",
     "ml.calibration_curve",
-    "ml.threshold_metrics",
+    DECISIONS,
     "ml.search_results",
 )
 log = logging.getLogger(__name__)
@@ -57,6 +63,7 @@ class Inputs:
 
     built: PipelineSettings
     points: Points
+    attributes: pd.DataFrame
     runs: pd.DataFrame
 
 
@@ -80,6 +87,7 @@ def read_inputs(settings: Settings) -> Inputs:
         return Inputs(
             built=built,
             points=read_points(connection),
+            attributes=read_attributes(connection),
             runs=registry.read_runs(
                 connection, settings.source_system, settings.target_definition
             ),
@@ -130,7 +138,7 @@ def run_row(
         "versions": json.dumps(registry.library_versions(), sort_keys=True),
         "seed": SEED,
         "test_from": split.test_from,
-        "train_rows": len(split.search),
+        "train_rows": len(split.known),
         "calibration_rows": len(split.calibration),
         "test_rows": len(split.test),
         "left_out_rows": split.left_out,
@@ -141,15 +149,19 @@ def run_row(
 
 
 def write_trained(
-    connection: duckdb.DuckDBPyConnection, trained: Trained, split: Split, promote: bool
+    connection: duckdb.DuckDBPyConnection,
+    trained: Trained,
+    split: Split,
+    promote: bool,
+    hold: bool,
 ) -> None:
     """Write everything that a training found, and the run's row."""
     artifact, reason = trained.artifact, trained.verdict.reason
     runs = _runs_like(connection, artifact)
     status = registry.choose_status(
-        artifact.run_id, trained.verdict.refused, None, promote, runs
+        artifact.run_id, trained.verdict.refused, None, promote, runs, hold
     )
-    if status == registry.CHALLENGER:
+    if status == registry.CHALLENGER and not hold:
         reason += f" {registry.find_champion(runs)} stays champion until promotion."
     created_at = _created_at(runs, artifact.run_id)
     _write_run(connection, run_row(artifact, split, status, reason, created_at))
@@ -162,11 +174,12 @@ def write_refit(
     refitted: Refitted,
     as_of_date: date,
     promote: bool,
+    hold: bool,
 ) -> None:
     """Write a refit's row, with its predecessor's figures under its own name."""
     artifact, parent = refitted.artifact, refitted.parent
     runs = _runs_like(connection, artifact)
-    status = registry.choose_status(artifact.run_id, False, parent, promote, runs)
+    status = registry.choose_status(artifact.run_id, False, parent, promote, runs, hold)
     changed = {
         "run_id": artifact.run_id,
         "status": status,
@@ -186,12 +199,14 @@ def write_refit(
         replace_rows(connection, name, table, {"run_id": artifact.run_id})
 
 
-def promote_run(connection: duckdb.DuckDBPyConnection, artifact: Artifact) -> None:
-    """Make a run that was there before the champion."""
-    row = _row_of(_runs_like(connection, artifact), artifact.run_id)
-    if row["status"] != registry.CHAMPION:
-        changed = {"status": registry.CHAMPION, "status_reason": "Promoted."}
-        _write_run(connection, row | changed)
+def write_studies(
+    connection: duckdb.DuckDBPyConnection, run_id: str, table: pd.DataFrame
+) -> None:
+    """Put the rows of the studies beside the run's other figures."""
+    for name in SPLITS:
+        rows = table[table["split"] == name].assign(run_id=run_id)
+        where = {"run_id": run_id, "split": name}
+        replace_rows(connection, "ml.model_metrics", rows, where)
 
 
 def _runs_like(
@@ -211,6 +226,10 @@ def _row_of(runs: pd.DataFrame, run_id: str) -> dict[str, Any]:
 
 def _write_run(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> None:
     run_id = row["run_id"]
+    runs = registry.read_runs(
+        connection, row["source_system"], row["target_definition"]
+    )
+    row = row | {"promoted_at": registry.promotion_time(run_id, row["status"], runs)}
     replace_rows(connection, "ml.model_runs", pd.DataFrame([row]), {"run_id": run_id})
     if row["status"] == registry.CHAMPION:
         registry.retire_others(
@@ -234,6 +253,7 @@ def run_train(
     force: bool = False,
     with_refit: bool = False,
     promote: bool = False,
+    with_studies: bool = False,
 ) -> Report:
     """Train unless this very run is there already, score the day, write it all.
 
@@ -245,6 +265,8 @@ def run_train(
         Serve the chosen parameters trained on every label known before AS_OF_DATE.
     promote
         Make the run champion, unless it is refused.
+    with_studies
+        Run the studies too, unless the run has them already.
     """
     found = read_inputs(settings)
     headline = headline_lead(settings.prediction_leads)
@@ -260,6 +282,11 @@ def run_train(
         trained = train_model(split, inputs, settings.fixed_parameters, headline)
         artifact, refused = trained.artifact, trained.verdict.refused
         registry.save_artifact(settings.models_path, artifact)
+    studied = None
+    if not with_studies:
+        log.info("No studies (--no-studies); a later `python -m ml.train` adds them.")
+    elif trained or not _is_studied(settings, artifact.run_id):
+        studied = run_studies(split, artifact, found.attributes, headline)
     refitted = None
     if with_refit and not refused:
         refitted = refit(artifact, found.points, as_of_date)
@@ -268,24 +295,87 @@ def run_train(
         log.warning("The run is refused: it is neither promoted nor refitted.")
     serving = refitted.artifact if refitted else artifact
     promote = promote and not refused
-    scored = _score_all(settings, found, serving, refused, promote)
+    takes_charge = _takes_charge(found.runs, serving, refused, promote)
+    hold = takes_charge and settings.fairness_max_gap is not None
+    scored = _score_all(settings, found, serving, refused, promote, hold)
+    decisions = _decide(settings, found.runs, trained, artifact.run_id, headline)
     path = settings.warehouse_path
     with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
         check_same_build(connection, found.built)
         create_handback_tables(connection, "ml")
         with transaction(connection):
             if trained:
-                write_trained(connection, trained, split, promote)
-            elif promote:
-                promote_run(connection, artifact)
+                write_trained(connection, trained, split, promote, hold)
+            elif takes_charge and not hold and not refitted:
+                registry.promote(connection, artifact.run_id, "Promoted.")
+            if studied is not None:
+                write_studies(connection, artifact.run_id, studied)
+            for run_id, table in decisions.items():
+                replace_rows(connection, DECISIONS, table, {"run_id": run_id})
             if refitted:
-                write_refit(connection, refitted, as_of_date, promote)
+                write_refit(connection, refitted, as_of_date, promote, hold)
             for each in scored:
                 write_scores(connection, each)
         if not found.points.targets["is_scoring_point"].any():
             proposal = proposed_day(connection, split.test_from)
             warn_nothing_to_score(as_of_date, proposal)
+    if hold:
+        ask_gate(settings, serving.run_id)
+    with open_warehouse(path, read_only=True) as connection:
         return _report(connection, serving.run_id, scored, headline)
+
+
+def _takes_charge(
+    runs: pd.DataFrame, serving: Artifact, refused: bool, promote: bool
+) -> bool:
+    """Whether the run would become champion that is not champion yet."""
+    refit_of = serving.inputs.settings.get("refit_of")
+    status = registry.choose_status(serving.run_id, refused, refit_of, promote, runs)
+    champion = registry.find_champion(runs)
+    return status == registry.CHAMPION and serving.run_id != champion
+
+
+def ask_gate(settings: Settings, run_id: str) -> None:
+    """Make a run that was written as challenger champion if the gate lets it pass."""
+    objections = gate_objections(settings, run_id)
+    said = gate_text(settings, objections)
+    path = settings.warehouse_path
+    with (
+        open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection,
+        transaction(connection),
+    ):
+        if not objections:
+            registry.promote(connection, run_id)
+        registry.note_gate(connection, run_id, said)
+    if objections:
+        log.warning("The run stays challenger. %s", said)
+
+
+def _decide(
+    settings: Settings,
+    runs: pd.DataFrame,
+    trained: Trained | None,
+    run_id: str,
+    headline: int,
+) -> dict[str, pd.DataFrame]:
+    """Decision tables of this run and of the champion, under the costs of today.
+
+    Costs, capacity and thresholds are no part of a run: a run that is there already
+    gets its table anew from its `evaluation_predictions`.
+    """
+    name = "ml.evaluation_predictions"
+    predictions = {}
+    if trained:
+        predictions[run_id] = typed_rows(name, trained.tables[name])
+    wanted = {run_id, registry.find_champion(runs)} - {None, *predictions}
+    if wanted:
+        with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+            for other in sorted(map(str, wanted)):
+                predictions[other] = read_rows(connection, name, {"run_id": other})
+    return {
+        each: decision_table(rows, settings, headline).assign(run_id=each)
+        for each, rows in predictions.items()
+    }
 
 
 def _status_of(runs: pd.DataFrame, run_id: str) -> str | None:
@@ -298,12 +388,19 @@ def _is_done(settings: Settings, runs: pd.DataFrame, run_id: str) -> bool:
     return known and registry.has_artifact(settings.models_path, run_id)
 
 
+def _is_studied(settings: Settings, run_id: str) -> bool:
+    with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+        metrics = read_rows(connection, "ml.model_metrics", {"run_id": run_id})
+    return bool(metrics["split"].isin(SPLITS).any())
+
+
 def _score_all(
     settings: Settings,
     found: Inputs,
     serving: Artifact,
     refused: bool,
     promote: bool,
+    hold: bool,
 ) -> list[Scored]:
     """Scores of this run, and of the champion where that is another one."""
     as_of_date = found.built.as_of_date
@@ -317,6 +414,7 @@ def _score_all(
         serving.inputs.settings.get("refit_of"),
         promote,
         found.runs,
+        hold,
     )
     champion = registry.find_champion(found.runs)
     if status == registry.CHAMPION or champion in (None, serving.run_id):
@@ -356,8 +454,9 @@ def summarise(report: Report) -> str:
     base = figures["model", "base_rate"]
     lines = [
         f"Run {run['run_id']}: {run['status']}. {run['status_reason']}",
-        f"Points: {run['train_rows']:,} trained on, {run['calibration_rows']:,} "
-        f"calibrated on, {run['test_rows']:,} tested on (from {run['test_from']}), "
+        f"Points: {run['train_rows']:,} trained on, {run['calibration_rows']:,} of "
+        f"them calibrated on, {run['test_rows']:,} tested on "
+        f"(from {run['test_from']}), "
         f"{run['left_out_rows']:,} left out",
         f"At lead {report.headline}: {base['rows']:,} test points, "
         f"base rate {base['value']:.3f}",
@@ -402,12 +501,20 @@ def main(
         bool,
         typer.Option("--force", help="Train again even if nothing has changed."),
     ] = False,
+    with_studies: Annotated[
+        bool,
+        typer.Option(
+            "--studies/--no-studies",
+            help="Measure what the model is worth under other questions: backtest, "
+            "ablation and the like. A run without them gets them later.",
+        ),
+    ] = True,
 ) -> None:
     """Train a model, evaluate it once, and score the day of the tables."""
     with clean_errors():
         settings = load_settings()
         start_logging(settings)
-        print(summarise(run_train(settings, force, with_refit, promote)))
+        print(summarise(run_train(settings, force, with_refit, promote, with_studies)))
 
 
 if __name__ == "__main__":

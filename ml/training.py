@@ -1,19 +1,17 @@
 """One training: search, fit, calibrate, evaluate once. Nothing is read or written."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+import xgboost as xgb
 
 from ml import registry
 from ml.baselines import BASELINES, all_scores
 from ml.boosting import (
-    SEARCH_BINS,
     contributions,
     fit,
     margins,
@@ -21,21 +19,22 @@ from ml.boosting import (
     total_gains,
     training_matrix,
 )
-from ml.calibrate import choose_bands, fit_calibration
-from ml.cli import console
-from ml.dataset import FOLDS, KEY, Points, Split
+from ml.calibrate import Scored, choose_bands, confidence, fit_calibration
+from ml.cli import progress
+from ml.dataset import FOLDS, KEY, Points, Split, replay_split
+from ml.dependence import FEATURES, partial_dependence
 from ml.evaluate import (
     POOLED,
     Verdict,
     calibration_curve,
     evaluate,
     judge,
-    threshold_metrics,
 )
 from ml.explain import importance_table
 from ml.features import FeatureContract, encode, learn_contract
 from ml.registry import Artifact, RunInputs
-from ml.search import CANDIDATES, SearchResult, bin_folds, run_search
+from ml.score import all_probabilities
+from ml.search import CANDIDATES, SearchResult, fit_folds, run_search
 
 # TreeSHAP over a whole test period would take longer than the search.
 IMPORTANCE_ROWS = 5000
@@ -56,21 +55,27 @@ def train_model(
     split: Split, inputs: RunInputs, fixed: dict[str, float], headline: int
 ) -> Trained:
     """Search, fit, calibrate, and evaluate once."""
-    contract = learn_contract(split.search.features, split.search.kinds)
+    contract = learn_contract(split.known.features, split.known.kinds)
     found = _search(split.search, contract, fixed)
-    artifact = _fit_winner(split, contract, found, inputs)
+    search_model = _fit(split.search, contract, found.parameters)
+    artifact = _fit_winner(split, contract, found, search_model, inputs)
     log.info("Evaluating on %s points of the test period.", len(split.test))
     predictions = predict_test(artifact, split)
     metrics = evaluate(predictions)
     verdict = judge(metrics, headline)
+    importance = _importance(artifact, split.test)
     tables = {
         "ml.evaluation_predictions": predictions,
         "ml.model_metrics": pd.concat(
             [metrics, _other_metrics(artifact, split, found)], ignore_index=True
         ),
-        "ml.feature_importance": _importance(artifact, split.test),
-        "ml.calibration_curve": _calibration_curves(artifact, split, predictions),
-        "ml.threshold_metrics": _thresholds(predictions),
+        "ml.feature_importance": importance,
+        "ml.partial_dependence": partial_dependence(
+            artifact, split.test, importance["feature"].head(FEATURES).tolist()
+        ),
+        "ml.calibration_curve": _calibration_curves(
+            artifact, search_model, split, predictions
+        ),
         "ml.search_results": found.table,
     }
     run_id = artifact.run_id
@@ -85,49 +90,68 @@ def _search(
     points: Points, contract: FeatureContract, fixed: dict[str, float]
 ) -> SearchResult:
     rows = encode(points.features, contract)
-    with _progress("Search", CANDIDATES * FOLDS) as on_fit:
+    with progress("Search", CANDIDATES * FOLDS) as on_fit:
         return run_search(rows, points.labels, points.students, contract, fixed, on_fit)
 
 
-@contextmanager
-def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, and the function that moves it on."""
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda: bar.advance(task)
+def _fit(
+    points: Points, contract: FeatureContract, parameters: dict[str, Any]
+) -> xgb.Booster:
+    rows = encode(points.features, contract)
+    return fit(training_matrix(rows, points.labels, contract), parameters)
+
+
+def _score_with(
+    model: xgb.Booster, contract: FeatureContract, points: Points
+) -> Scored:
+    raw = margins(model, plain_matrix(encode(points.features, contract), contract))
+    return Scored(raw, points.labels, points.students)
 
 
 def _fit_winner(
-    split: Split, contract: FeatureContract, found: SearchResult, inputs: RunInputs
+    split: Split,
+    contract: FeatureContract,
+    found: SearchResult,
+    search_model: xgb.Booster,
+    inputs: RunInputs,
 ) -> Artifact:
-    rows = encode(split.search.features, contract)
-    model = fit(training_matrix(rows, split.search.labels, contract), found.parameters)
-    held_out = plain_matrix(encode(split.calibration.features, contract), contract)
-    raw = margins(model, held_out)
-    labels = split.calibration.labels
-    calibration = fit_calibration(raw, labels, split.calibration.students)
+    """Calibrate the search period's model, then train on all that was known.
+
+    The map and the bands come from a model that is older than the calibration period;
+    the final model has the same parameters and the newest points on top.
+    """
+    later = _score_with(search_model, contract, split.calibration)
+    weight = float(found.parameters.get("scale_pos_weight", 1))
+    calibration = fit_calibration(
+        later, _replay(split, contract, found.parameters), weight
+    )
+    log.info(
+        "Fitting on %s points, calibration: %s.", len(split.known), calibration.method
+    )
     return Artifact(
         run_id=inputs.run_id,
-        model=model,
+        model=_fit(split.known, contract, found.parameters),
         fold_models=found.fold_models,
         contract=contract,
         calibration=calibration,
-        bands=choose_bands(calibration.apply(raw), labels),
+        bands=choose_bands(calibration.apply(later.margins), later.labels),
         parameters=found.parameters,
         inputs=inputs,
     )
 
 
-def predict(artifact: Artifact, points: Points) -> np.ndarray:
-    """Calibrated probabilities of the final model."""
-    matrix = plain_matrix(encode(points.features, artifact.contract), artifact.contract)
-    return artifact.calibration.apply(margins(artifact.model, matrix))
+def _replay(
+    split: Split, contract: FeatureContract, parameters: dict[str, Any]
+) -> tuple[Scored, Scored] | None:
+    """How calibration would have gone one period earlier, if there was one."""
+    earlier = replay_split(split)
+    if earlier is None:
+        return None
+    model = _fit(earlier.search, contract, parameters)
+    return (
+        _score_with(model, contract, earlier.calibration),
+        _score_with(model, contract, earlier.test),
+    )
 
 
 def predict_test(artifact: Artifact, split: Split) -> pd.DataFrame:
@@ -142,10 +166,15 @@ def predict_test(artifact: Artifact, split: Split) -> pd.DataFrame:
         "contacted_before_due",
         "at_risk",
     ]
-    baselines = all_scores(split.search, split.test)
+    baselines = all_scores(split.known, split.test)
+    matrix = plain_matrix(
+        encode(split.test.features, artifact.contract), artifact.contract
+    )
+    probabilities = all_probabilities(artifact, matrix)
     return targets[columns].assign(
         run_began_in_test=started >= pd.Timestamp(split.test_from),
-        risk_score=predict(artifact, split.test),
+        risk_score=probabilities[:, 0],
+        confidence=confidence(probabilities),
         **{f"baseline_{name}": baselines[name] for name in BASELINES},
     )
 
@@ -190,35 +219,23 @@ def _importance(artifact: Artifact, test: Points) -> pd.DataFrame:
 
 
 def _calibration_curves(
-    artifact: Artifact, split: Split, predictions: pd.DataFrame
+    artifact: Artifact,
+    search_model: xgb.Booster,
+    split: Split,
+    predictions: pd.DataFrame,
 ) -> pd.DataFrame:
     usual = predictions[~predictions["contacted_before_due"]]
     calibration = split.calibration
+    raw = _score_with(search_model, artifact.contract, calibration).margins
+    held_out = calibration.targets[["course_id", "lead_days"]].assign(
+        at_risk=calibration.labels, risk_score=artifact.calibration.apply(raw)
+    )
     return pd.concat(
         [
-            calibration_curve(
-                usual["at_risk"].to_numpy(dtype=int),
-                usual["risk_score"].to_numpy(),
-                usual["lead_days"].to_numpy(),
-                "test",
-            ),
-            calibration_curve(
-                calibration.labels,
-                predict(artifact, calibration),
-                calibration.targets["lead_days"].to_numpy(),
-                "calibration",
-            ),
+            calibration_curve(usual, "test"),
+            calibration_curve(held_out, "calibration"),
         ],
         ignore_index=True,
-    )
-
-
-def _thresholds(predictions: pd.DataFrame) -> pd.DataFrame:
-    usual = predictions[~predictions["contacted_before_due"]]
-    return threshold_metrics(
-        usual["at_risk"].to_numpy(dtype=int),
-        usual["risk_score"].to_numpy(),
-        usual["lead_days"].to_numpy(),
     )
 
 
@@ -248,17 +265,19 @@ def refit(parent: Artifact, points: Points, as_of_date: date) -> Refitted:
     inputs = replace(
         parent.inputs,
         data_fingerprint=registry.fingerprint_points(known),
-        settings=parent.inputs.settings | {"refit_of": parent.run_id},
+        settings=parent.inputs.settings
+        | {"refit_of": parent.run_id, "refit_before": as_of_date.isoformat()},
     )
     rows = encode(known.features, contract)
     log.info("Refitting on %s points.", len(known))
-    folds = bin_folds(rows, known.labels, known.students, contract)
     artifact = replace(
         parent,
         run_id=inputs.run_id,
         inputs=inputs,
         contract=contract,
         model=fit(training_matrix(rows, known.labels, contract), parent.parameters),
-        fold_models=[fit(fold.train, parent.parameters, SEARCH_BINS) for fold in folds],
+        fold_models=fit_folds(
+            rows, known.labels, known.students, contract, parent.parameters
+        ),
     )
     return Refitted(artifact, parent.run_id, len(known))

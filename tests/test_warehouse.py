@@ -60,6 +60,7 @@ def _curve(run_id: str = "r1", bins: int = 2, rate: float = 0.5) -> pd.DataFrame
             "run_id": run_id,
             "split": "test",
             "lead_days": 14,
+            "segment": "all",
             "mean_predicted": 0.4,
             "ci_low": 0.1,
             "ci_high": None,

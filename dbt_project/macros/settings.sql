@@ -15,6 +15,8 @@
         'as_of_date': '',
         'prediction_threshold': '',
         'confidence_threshold': '0',
+        'flag_capacity': '50',
+        'fairness_max_gap': '',
     } %}
     {% set raw = var(name, env_var(name | upper, defaults[name])) %}
     {% if raw is none %}{% set raw = '' %}{% endif %}
@@ -24,8 +26,12 @@
         {{ return(parse_true_or_false(name, raw)) }}
     {% elif name == 'observation_window_days' %}
         {{ return(parse_whole_number(name, raw, 2, 365)) }}
-    {% elif name in ('prediction_threshold', 'confidence_threshold') %}
+    {% elif name in (
+        'prediction_threshold', 'confidence_threshold', 'fairness_max_gap'
+    ) %}
         {{ return(parse_share(name, raw)) }}
+    {% elif name == 'flag_capacity' %}
+        {{ return(parse_capacity(name, raw)) }}
     {% elif name == 'as_of_date' %}
         {{ return(parse_date(name, raw)) }}
     {% elif name == 'target_definition' %}
@@ -57,6 +63,19 @@
         or text | int < low or text | int > high %}
         {{ refuse_setting(
             name, raw, 'use a whole number from ' ~ low ~ ' to ' ~ high
+        ) }}
+    {% endif %}
+    {{ return(text | int) }}
+{% endmacro %}
+
+
+{% macro parse_capacity(name, raw) %}
+    {% set text = (raw | string).strip() %}
+    {% if text == '' %}{{ return(none) }}{% endif %}
+    {% if not modules.re.fullmatch('[0-9]{1,7}', text)
+        or not 1 <= text | int <= 1000000 %}
+        {{ refuse_setting(
+            name, raw, 'use a whole number from 1 to 1000000, or nothing'
         ) }}
     {% endif %}
     {{ return(text | int) }}

@@ -19,7 +19,7 @@ from ml.reporting.page import (
     percent,
     short,
 )
-from ml.reporting.read import Facts, Model
+from ml.reporting.read import Facts, Model, split_pairs
 from ml.reporting.verdict import known_day
 
 TOP_FEATURES = 20
@@ -35,6 +35,21 @@ FAIRNESS_RATES = {
     "false_negative_rate": "Missed",
     "precision": "Precision",
     "calibration_gap": "Calibration gap",
+}
+IMBALANCE_WORDS = {
+    "winner": "The search's winner, cut at its best F1",
+    "ratio": "Failing weighted by the full ratio, cut at 0.5",
+    "third_of_ratio": "Failing weighted by a third of the ratio, cut at 0.5",
+    "tuned_threshold": "No weight, cut at its best F1",
+}
+IMBALANCE_COLUMNS = {
+    "pr_auc": "PR-AUC",
+    "pr_auc_minus_winner": "Against the winner",
+    "recall": "Recall",
+    "precision": "Precision",
+    "f1": "F1",
+    "threshold": "Cut at",
+    "roc_auc": "ROC-AUC",
 }
 NO_ROWS = "The warehouse has no rows in `{table}`."
 RUN_WORDS = {
@@ -122,7 +137,70 @@ def _importance(facts: Facts, model: Model) -> Section:
             words=3,
         ),
     )
-    return Section(anchor, title, pictures=[picture])
+    curves = [
+        _dependence_picture(facts, str(feature), rows)
+        for feature in top["feature"]
+        if len(rows := model.dependence[model.dependence["feature"] == feature]) > 1
+    ]
+    return Section(
+        anchor,
+        title,
+        [
+            "Contributions are exact TreeSHAP values: for each case they add up to the "
+            "model's raw log-odds. Calibration comes after and keeps the order."
+        ],
+        [picture, *curves],
+    )
+
+
+def _dependence_picture(facts: Facts, feature: str, rows: pd.DataFrame) -> Picture:
+    """The mean risk by the value of one feature, a line for numbers."""
+    plain = _plain(facts, feature)
+    alt = f"Mean risk by: {plain}."
+    name = f"dependence-{feature}"
+    values = [_dependence_value(row) for row in rows.to_dict("records")]
+    risks = rows["mean_risk"].tolist()
+    numbers = rows[rows["value"].notna()]
+    if len(numbers) > 1:
+        absent = rows[rows["value"].isna()]["mean_risk"]
+        svg = charts.lines(
+            name,
+            alt,
+            [
+                charts.Line(
+                    charts.LOOKS["model"],
+                    numbers["value"].tolist(),
+                    numbers["mean_risk"].tolist(),
+                    markers=True,
+                )
+            ],
+            short(plain, 70),
+            "Mean risk",
+            y_percent=True,
+            limits=(0, max(0.02, 1.25 * max(risks))),
+            level=("Not known", float(absent.iloc[0])) if len(absent) else None,
+        )
+    else:
+        texts = [percent(risk) for risk in risks]
+        svg = charts.bars(name, alt, values, risks, texts, "Mean risk", percent=True)
+    return Picture(
+        f"Risk by: {plain}",
+        svg,
+        alt,
+        "Each point is the mean risk if everybody had this value and all else stayed "
+        "as it is: what the model would say, not what would come of a change.",
+        Table(
+            f"Mean risk by {feature}",
+            ["Value", "Mean risk"],
+            [[v, percent(r)] for v, r in zip(values, risks, strict=True)],
+        ),
+    )
+
+
+def _dependence_value(row: dict[Any, Any]) -> str:
+    if known(row["value"]):
+        return f"{row['value']:.4g}"
+    return row["category"] if isinstance(row["category"], str) else "not known"
 
 
 def _plain(facts: Facts, feature: Any) -> str:
@@ -139,9 +217,8 @@ def _fairness(facts: Facts) -> Section | None:
     groups = facts.fairness
     if groups.empty:
         return None
-    if "lead_days" in groups.columns and facts.headline in set(groups["lead_days"]):
-        groups = groups[groups["lead_days"] == facts.headline]
-    attributes = sorted(groups["attribute"].astype(str).unique())
+    singles, pairs = split_pairs(groups)
+    attributes = sorted(singles["attribute"].astype(str).unique())
     return Section(
         anchor,
         title,
@@ -151,11 +228,24 @@ def _fairness(facts: Facts) -> Section | None:
             "groups overlap, the difference may be chance."
         ],
         [
-            _attribute_picture(name, groups[groups["attribute"].astype(str) == name])
+            _attribute_picture(name, singles[singles["attribute"].astype(str) == name])
             for name in attributes[:DRAWN_ATTRIBUTES]
         ],
-        folded=[_fairness_table(groups)],
+        folded=[_fairness_table(singles), *_most_missed_pairs(pairs)],
     )
+
+
+def _most_missed_pairs(pairs: pd.DataFrame) -> list[Table]:
+    """The groups by two attributes of which surely the most are missed."""
+    if pairs.empty:
+        return []
+    measured = pairs[[known(value) for value in pairs["false_negative_rate"]]]
+    worst = measured.sort_values(
+        ["false_negative_rate_low", "attribute", "value"],
+        ascending=[False, True, True],
+    )
+    caption = "Groups by two attributes at once, of which surely the most are missed"
+    return [_fairness_table(worst.head(GENERIC_ROWS), caption=caption)]
 
 
 def _attribute_picture(attribute: str, groups: pd.DataFrame) -> Picture:
@@ -201,28 +291,38 @@ def _numbers_first(values: pd.Series) -> pd.Series:
     return pd.Series(np.argsort(order), index=values.index)
 
 
-def _fairness_table(groups: pd.DataFrame, attribute: str = "") -> Table:
+def _fairness_table(
+    groups: pd.DataFrame, attribute: str = "", caption: str = ""
+) -> Table:
+    """Groups with what they are measured by; `caption` keeps them in their order."""
     present = [name for name in FAIRNESS_RATES if name in groups.columns]
-    ordered = groups.sort_values("value", key=_numbers_first)
-    ordered = ordered.sort_values("attribute", kind="stable")
+    ordered = groups
+    if not caption:
+        ordered = groups.sort_values("value", key=_numbers_first)
+        ordered = ordered.sort_values("attribute", kind="stable")
+        by = f" by {attribute.replace('_', ' ')}," if attribute else ""
+        caption = f"All groups{by} with 95 % intervals"
     return Table(
-        f"All groups by {attribute.replace('_', ' ')}, with 95 % intervals"
-        if attribute
-        else "All groups with 95 % intervals",
-        ["Attribute", "Group", "Cases", "Failing"]
+        caption,
+        ["Attribute", "Group", "Remark", "Cases", "Failing"]
         + [FAIRNESS_RATES[name] for name in present],
         [
             [
                 str(row["attribute"]),
                 "unknown" if pd.isna(row["value"]) else str(row["value"]),
+                _words(row.get("note")),
                 count(row["points"]),
                 count(row["positives"]),
                 *(_rate(row, name) for name in present),
             ]
             for row in ordered.to_dict("records")
         ],
-        words=2,
+        words=3,
     )
+
+
+def _words(text: Any) -> str:
+    return "" if text is None or pd.isna(text) else str(text)
 
 
 def _rate(row: dict[Any, Any], name: str) -> str:
@@ -238,6 +338,8 @@ def _rate(row: dict[Any, Any], name: str) -> str:
 def _drift(facts: Facts) -> Section | None:
     anchor, title = "drift", "Drift"
     drift, scores = facts.feature_drift, facts.score_drift
+    if "as_of_date" in scores.columns:
+        scores = scores.sort_values("as_of_date", ascending=False)
     if drift.empty and scores.empty:
         return None
     empty = [
@@ -256,7 +358,8 @@ def _drift(facts: Facts) -> Section | None:
         [
             "The population stability index compares today's values with those of "
             "training: 0 is no difference, from 0.25 on the model looks at other "
-            "students than it was trained on."
+            "students than it was trained on. A level counts only beyond what chance "
+            "explains with so few students in so few courses."
         ],
         pictures,
         [generic_table("Drift of the score", scores)] if len(scores) else [],
@@ -286,13 +389,24 @@ def _drift_picture(facts: Facts, drift: pd.DataFrame) -> Picture:
         "training.",
         Table(
             "Drift by feature",
-            ["Feature", "Column", "Level", "Population stability"],
+            [
+                "Feature",
+                "Column",
+                "Level",
+                "Population stability",
+                "Of that by chance",
+                "Unknown in training",
+                "Unknown now",
+            ],
             [
                 [
                     _plain(facts, row["feature"]),
                     str(row["feature"]),
                     str(row.get("level", "")),
                     number(row["population_stability"]),
+                    number(row.get("stability_by_chance")),
+                    percent(row.get("missing_then")),
+                    percent(row.get("missing_now")),
                 ]
                 for row in ordered.to_dict("records")
             ],
@@ -345,7 +459,7 @@ def _imbalance(model: Model) -> Section | None:
     # What is the same everywhere is no part of the configuration's name.
     names = [name for name in names if rows[name].nunique() > 1] or ["segment"]
     present = list(dict.fromkeys(rows["metric"]))
-    first = [name for name in ("pr_auc", "recall", "precision") if name in present]
+    first = [name for name in IMBALANCE_COLUMNS if name in present]
     ordered = first + [name for name in present if name not in first]
     body = []
     for key, found in rows.groupby(names):
@@ -354,14 +468,19 @@ def _imbalance(model: Model) -> Section | None:
             _with_ends(figures[name]) if name in figures else NOT_DEFINED
             for name in ordered
         ]
-        body.append([" / ".join(str(part) for part in key), *cells])
+        words = [IMBALANCE_WORDS.get(str(part), str(part)) for part in key]
+        body.append([" / ".join(words), *cells])
     return Section(
         "imbalance",
         "Class imbalance",
         [
             "Ways to make a model care for the rarer outcome. Weights and thresholds "
             "move recall against precision; what they do to PR-AUC tells whether the "
-            "ranking itself got better."
+            "ranking itself got better: where the interval of the difference includes "
+            "0, that may be chance.",
+            "All but the winner have XGBoost's own defaults. Trained on what was known "
+            "before the test period and measured on it; thresholds were tuned on the "
+            "calibration period.",
         ],
         tables=[
             Table(
@@ -369,9 +488,7 @@ def _imbalance(model: Model) -> Section | None:
                 [
                     "Configuration",
                     *(
-                        {"pr_auc": "PR-AUC"}.get(
-                            name, name.replace("_", " ").capitalize()
-                        )
+                        IMBALANCE_COLUMNS.get(name, name.replace("_", " ").capitalize())
                         for name in ordered
                     ),
                 ],

@@ -273,6 +273,7 @@ def dots(
     x_label: str,
     percent: bool = False,
     from_zero: bool = False,
+    levels: dict[str, float] | None = None,
 ) -> Markup:
     """One dot with its interval per row, the row's name above it."""
 
@@ -286,7 +287,7 @@ def dots(
         axes.errorbar(middle, rows, xerr=[left, right], fmt="o", color=BLUE, capsize=3)
         if from_zero:
             axes.set_xlim(left=0)
-        _finish_rows(figure, axes, len(labels), x_label, percent, None)
+        _finish_rows(figure, axes, len(labels), x_label, percent, levels)
 
     return draw(name, alt, paint, _rows_height(len(labels)))
 

@@ -1,12 +1,14 @@
 """Sections on the model: how well it ranks, how right its probabilities are, what
 flagging by it brings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ml.decisions import CAPACITY, THRESHOLD, WEEKLY
 from ml.reporting import charts
 from ml.reporting.charts import LOOKS, Line
 from ml.reporting.figures import curve
@@ -16,8 +18,10 @@ from ml.reporting.page import (
     Section,
     Table,
     count,
+    known,
     number,
     percent,
+    short,
     with_interval,
 )
 from ml.reporting.read import SCORE_BINS, Facts, Model
@@ -41,6 +45,15 @@ SEGMENT_WORDS = {
     "new_runs:later": "Runs begun in the test period: later",
     "contacted": "Students written to in between (kept apart)",
 }
+# Six lines at most are told apart by colour, dash and marker.
+SIX_LOOKS = [
+    charts.Look("", charts.BLUE, "-", "o"),
+    charts.Look("", charts.ORANGE, "--", "s"),
+    charts.Look("", charts.GREEN, "-.", "D"),
+    charts.Look("", charts.RED, ":", "^"),
+    charts.Look("", charts.PURPLE, (0, (5, 1, 1, 1, 1, 1)), "v"),
+    charts.Look("", charts.SKY, (0, (3, 1)), "x"),
+]
 BAND_COLOURS = {"low": charts.SKY, "medium": charts.ORANGE, "high": charts.RED}
 
 
@@ -303,11 +316,69 @@ def _calibration(facts: Facts, model: Model) -> Section:
     anchor, title = "calibration", "Calibration"
     bins = model.calibration
     if len(bins):
-        bins = bins[(bins["split"] == "test") & (bins["lead_days"] == facts.headline)]
-    if bins.empty:
+        bins = bins[bins["split"] == "test"]
+    overall = bins[bins["segment"] == "all"] if len(bins) else bins
+    at_lead = overall[overall["lead_days"] == facts.headline] if len(bins) else bins
+    if at_lead.empty:
         return lacking(anchor, title, "ml.calibration_curve")
+    courses = bins[
+        (bins["lead_days"] == facts.headline)
+        & bins["segment"].str.startswith("course=")
+    ]
+    pictures = [_reliability(at_lead, facts.headline)]
+    leads = overall[overall["lead_days"] != POOLED]
+    if leads["lead_days"].nunique() > 1:
+        by_lead = {
+            f"Lead {lead}": part
+            for lead, part in sorted(
+                leads.groupby("lead_days"), key=lambda pair: -float(str(pair[0]))
+            )
+        }
+        pictures.append(_reliabilities("lead", by_lead))
+    if courses["segment"].nunique() > 1:
+        pictures.append(_reliabilities("course", _largest(courses)))
+    return Section(
+        anchor,
+        title,
+        _calibration_in_words(model, facts.headline),
+        pictures,
+        folded=[_probability_table(model, facts.headline)],
+    )
+
+
+def _calibration_in_words(model: Model, lead: int) -> list[str]:
+    """Each figure with what it says; nothing where it was not measured."""
+    said = []
+    ece = find_figure(model.metrics, "ece", lead)
+    floor = find_figure(model.metrics, "ece_if_calibrated", lead)
+    if ece:
+        said.append(f"Expected calibration error: {ece.text}.")
+    if ece and floor:
+        said.append(
+            f"Perfect probabilities would show {number(floor.value)} by chance "
+            f"(up to {number(floor.high)}), "
+            + (
+                "so no miscalibration is to be seen."
+                if ece.value <= floor.high
+                else "so there is more than chance in it."
+            )
+        )
+    brier = find_figure(model.metrics, "brier", lead)
+    if brier:
+        said.append(f"Brier score: {brier.text}.")
+    slope = find_figure(model.metrics, "calibration_slope", lead)
+    intercept = find_figure(model.metrics, "calibration_intercept", lead)
+    if slope and intercept:
+        said.append(
+            f"Calibration slope {slope.text} (1 is right, below it the risks are too "
+            f"extreme), intercept {intercept.text} (0 is right)."
+        )
+    return [" ".join(said)] if said else []
+
+
+def _reliability(bins: pd.DataFrame, lead: int) -> Picture:
     alt = "Predicted risk against the share that failed, in ten groups of equal size."
-    picture = Picture(
+    return Picture(
         "Predicted and observed risk",
         charts.lines(
             "calibration",
@@ -333,7 +404,7 @@ def _calibration(facts: Facts, model: Model) -> Section:
         "model is too optimistic, below it too pessimistic; the bars are 95 % "
         "intervals.",
         Table(
-            f"Groups of equal size, test period, lead {facts.headline}",
+            f"Groups of equal size, test period, lead {lead}",
             ["Group", "Cases", "Predicted", "Failed", "95 % interval"],
             [
                 [
@@ -347,15 +418,107 @@ def _calibration(facts: Facts, model: Model) -> Section:
             ],
         ),
     )
-    said = []
-    for metric, name in (
-        ("ece", "Expected calibration error"),
-        ("brier", "Brier score"),
-    ):
-        figure = find_figure(model.metrics, metric, facts.headline)
-        if figure:
-            said.append(f"{name}: {figure.text}.")
-    return Section(anchor, title, [" ".join(said)] if said else [], [picture])
+
+
+def _largest(courses: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The courses with the most cases, as many as lines can be told apart."""
+    cases = courses.groupby("segment")["rows"].sum().sort_index()
+    largest = cases.sort_values(ascending=False, kind="stable").index[: len(SIX_LOOKS)]
+    return {
+        segment_in_words(name): courses[courses["segment"] == name]
+        for name in sorted(largest)
+    }
+
+
+def _reliabilities(kind: str, curves: dict[str, pd.DataFrame]) -> Picture:
+    """One line for each lead, or course."""
+    alt = f"Predicted risk against the share that failed, by {kind}."
+    series = [
+        Line(
+            replace(look, name=short(name)),
+            bins["mean_predicted"].tolist(),
+            bins["observed_rate"].tolist(),
+            markers=True,
+        )
+        for look, (name, bins) in zip(SIX_LOOKS, curves.items(), strict=False)
+    ]
+    return Picture(
+        f"Predicted and observed risk by {kind}",
+        charts.lines(
+            f"calibration-{kind}",
+            alt,
+            series,
+            "Predicted risk (mean of the group)",
+            "Share that failed",
+            x_percent=True,
+            y_percent=True,
+            diagonal="As predicted",
+        ),
+        alt,
+        f"A {kind} whose line leaves the dotted one has risks that are not to be taken "
+        "at their word, although they may be right on the whole.",
+        Table(
+            f"Share that failed by group of equal size, test period, by {kind}",
+            [kind.capitalize(), "Group", "Cases", "Predicted", "Failed"],
+            [
+                [
+                    name,
+                    str(row["bin"]),
+                    count(row["rows"]),
+                    percent(row["mean_predicted"]),
+                    percent(row["observed_rate"]),
+                ]
+                for name, bins in curves.items()
+                for row in bins.to_dict("records")
+            ],
+        ),
+    )
+
+
+def _probability_table(model: Model, lead: int) -> Table:
+    """Figures of the probabilities: at each lead, and by course at the headline."""
+    names = {
+        "brier": "Brier score",
+        "brier_reliability": "Reliability",
+        "brier_resolution": "Resolution",
+        "brier_uncertainty": "Uncertainty",
+        "ece": "Calibration error",
+        "ece_if_calibrated": "By chance",
+        "calibration_slope": "Slope",
+        "calibration_intercept": "Intercept",
+    }
+    measured = model.metrics
+    if len(measured):
+        measured = measured[
+            (measured["split"] == "test")
+            & (measured["metric"] == "brier")
+            & (measured["scorer"] == "model")
+        ]
+    places: list[tuple[str, int, str]] = []
+    if len(measured):
+        leads = sorted(set(measured["lead_days"]) - {POOLED}, reverse=True)
+        places += [(f"All cases, lead {each}", int(each), "all") for each in leads]
+        courses = sorted(
+            name for name in set(measured["segment"]) if name.startswith("course=")
+        )
+        places += [(segment_in_words(name), lead, name) for name in courses]
+    return Table(
+        f"Figures of the probabilities; courses at lead {lead}",
+        ["Cases", *names.values()],
+        [
+            [
+                words,
+                *(
+                    found.text if found else NOT_DEFINED
+                    for found in (
+                        find_figure(model.metrics, metric, at, segment)
+                        for metric in names
+                    )
+                ),
+            ]
+            for words, at, segment in places[:LISTED_SEGMENTS]
+        ],
+    )
 
 
 # ---------------------------------------------------------------- decisions
@@ -363,98 +526,299 @@ def _calibration(facts: Facts, model: Model) -> Section:
 
 def _decisions(facts: Facts, model: Model) -> Section:
     anchor, title = "decisions", "Thresholds and decisions"
-    cuts = model.thresholds
-    if len(cuts):
-        cuts = cuts[cuts["lead_days"] == facts.headline]
+    table = model.thresholds
+    cuts = table[table["lead_days"] == facts.headline] if len(table) else table
     if cuts.empty:
         return lacking(anchor, title, "ml.threshold_metrics")
+    thresholds = cuts[cuts["cut"] == THRESHOLD].sort_values("cut_value")
+    capacities = cuts[cuts["cut"] != THRESHOLD].sort_values(["flagged", "cut"])
     pictures = []
-    thresholds = cuts[cuts["cut"] == "threshold"].sort_values("cut_value")
-    capacities = cuts[cuts["cut"] == "capacity"].sort_values("cut_value")
-    if len(thresholds):
-        pictures += [
-            _cut_picture(thresholds, "threshold", "Flag from this risk on"),
-            _decision_curve(model, thresholds),
-        ]
     if len(capacities):
-        pictures.append(_cut_picture(capacities, "capacity", "Share of cases flagged"))
+        pictures.append(_capacity_picture(capacities))
+        if capacities["expected_gain"].notna().any():
+            pictures.append(_gain_picture(capacities))
+    if len(thresholds):
+        pictures += [_threshold_picture(thresholds), _decision_curve(thresholds)]
     return Section(
         anchor,
         title,
         [
-            "PREDICTION_THRESHOLD flags from a risk on, flag_capacity as many as can "
-            f"be helped. Test period, lead {facts.headline}."
+            "FLAG_CAPACITY flags as many students as can be helped, those with the "
+            "highest risk first; PREDICTION_THRESHOLD, where it is set, flags from a "
+            f"risk on instead. Test period, lead {facts.headline}; 95 % intervals from "
+            "drawing the students anew.",
+            _settings_in_words(cuts),
+            _recommendation(capacities),
         ],
         pictures,
+        tables=[_capacity_table(capacities), _lead_table(table, cuts)],
     )
 
 
-def _cut_picture(cuts: pd.DataFrame, kind: str, x_label: str) -> Picture:
-    alt = f"Precision and recall by {kind}."
-    precision = charts.Look("Precision", charts.BLUE, "-", "o")
-    recall = charts.Look("Recall", charts.RED, "--", "s")
-    places = cuts["cut_value"].tolist()
-    drawn = charts.lines(
-        f"cut-{kind}",
-        alt,
-        [
-            Line(precision, places, cuts["precision"].tolist(), markers=True),
-            Line(recall, places, cuts["recall"].tolist(), markers=True),
-        ],
-        x_label,
-        "Share",
-        x_percent=kind == "threshold",
-        y_percent=True,
-        x_axis_percent=True,
+def cut_in_words(row: dict[Hashable, Any]) -> str:
+    """`Top 5 %`, `50 students a week`, or `From a risk of 40 %`."""
+    if row["cut"] == CAPACITY:
+        return f"Top {percent(row['cut_value'])}"
+    if row["cut"] == WEEKLY:
+        return f"{count(row['cut_value'])} students a week"
+    return f"From a risk of {percent(row['cut_value'])}"
+
+
+def _settings_in_words(cuts: pd.DataFrame) -> str:
+    """What the settings of the last training do."""
+    current = cuts[cuts["is_current"]]
+    if current.empty:
+        return "Under the present settings everybody with a score is flagged."
+    row = current.to_dict("records")[0]
+    cut = cut_in_words(row)
+    return (
+        f"The present settings: {cut[0].lower()}{cut[1:]}. That flagged "
+        f"{count(row['flagged'])} cases ({number(row['flags_per_advisor'], 1)} a week "
+        f"for each advisor), of which {_share(row, 'precision')} failed, and found "
+        f"{_share(row, 'recall')} of the failing."
     )
+
+
+def _share(row: dict[Hashable, Any], name: str) -> str:
+    """`42 % (38 % to 46 %)`, without the bracket where there is no interval."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if not (known(row[name]) and known(low) and known(high)):
+        return percent(row[name])
+    return f"{percent(row[name])} ({percent(low)} to {percent(high)})"
+
+
+def _gain(row: dict[Hashable, Any]) -> str:
+    """`4,670 (4,490 to 4,800)`."""
+    if not known(row["expected_gain"]):
+        return NOT_DEFINED
+    text = count(row["expected_gain"])
+    low, high = row["expected_gain_low"], row["expected_gain_high"]
+    if not (known(low) and known(high)):
+        return text
+    return f"{text} ({count(low)} to {count(high)})"
+
+
+def _recommendation(capacities: pd.DataFrame) -> str:
+    """Which capacity is worth most, how sure that is, and on what it rests."""
+    rows = capacities.to_dict("records")
+    priced = [row for row in rows if known(row["expected_gain"])]
+    if not priced:
+        return (
+            "What flagging is worth was not computed: set CONTACT_COST, PASS_VALUE and "
+            "CONTACT_EFFECT and run `python -m ml.train` again, which then trains "
+            "nothing."
+        )
+    row = priced[0]
+    assumed = (
+        f"If a contact costs {_amount(row['contact_cost'])}, a pass is worth "
+        f"{_amount(row['pass_value'])} and a contact lets "
+        f"{percent(row['contact_effect'])} of the failing pass (CONTACT_EFFECT: an "
+        "assumption until an experiment has measured it), "
+    )
+    best = [row for row in priced if row["is_recommended"]]
+    if not best:
+        return f"{assumed}no capacity pays."
+    chosen = best[0]
+    cut = cut_in_words(chosen)
+    text = (
+        f"{assumed}this capacity is worth most: {cut[0].lower()}{cut[1:]}. Its gain "
+        f"over the test period is {_gain(chosen)}"
+    )
+    if known(chosen["expected_gain_low"]) and chosen["expected_gain_low"] <= 0:
+        text += ", which may be none at all"
+    if chosen["flagged"] == max(row["flagged"] for row in priced):
+        text += "; it is the largest that was tried, more may be worth more"
+    return f"{text}."
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.10g}"
+
+
+def _capacity_picture(capacities: pd.DataFrame) -> Picture:
+    alt = "Precision and recall by the number of cases flagged."
     return Picture(
-        "By threshold" if kind == "threshold" else "By capacity",
-        drawn,
+        "By capacity",
+        charts.lines(
+            "cut-capacity",
+            alt,
+            _precision_and_recall(capacities, capacities["flagged"].tolist()),
+            "Cases flagged in the test period",
+            "Share",
+            y_percent=True,
+        ),
         alt,
         "The solid line is the share of the flagged that fail, the dashed one the "
         "share of the failing that is flagged: more of one costs some of the other.",
         Table(
-            f"Cuts by {kind}",
-            [x_label, "Risk from", "Flagged", "Precision", "Recall"],
+            "Cuts by capacity",
+            ["Capacity", "Risk from", "Flagged", "Precision", "Recall"],
+            [
+                [
+                    cut_in_words(row),
+                    percent(row["threshold"]),
+                    count(row["flagged"]),
+                    _share(row, "precision"),
+                    _share(row, "recall"),
+                ]
+                for row in capacities.to_dict("records")
+            ],
+        ),
+    )
+
+
+def _capacity_table(capacities: pd.DataFrame) -> Table:
+    """What each capacity asks of the advisors, and what it is worth."""
+    return Table(
+        "Capacities: work, and what it is worth",
+        [
+            "Capacity",
+            "",
+            "Flagged",
+            "A week, per advisor",
+            "Precision",
+            "Net benefit",
+            "of the rule",
+            "Expected gain",
+        ],
+        [
+            [
+                cut_in_words(row),
+                _mark(row),
+                count(row["flagged"]),
+                number(row["flags_per_advisor"], 1),
+                percent(row["precision"]),
+                number(row["net_benefit"]),
+                number(row["net_benefit_rule"]),
+                _gain(row),
+            ]
+            for row in capacities.to_dict("records")
+        ],
+        words=2,
+    )
+
+
+def _mark(row: dict[Hashable, Any]) -> str:
+    marks = {"worth most": row["is_recommended"], "present setting": row["is_current"]}
+    return ", ".join(words for words, holds in marks.items() if holds)
+
+
+def _precision_and_recall(cuts: pd.DataFrame, places: list[float]) -> list[Line]:
+    looks = {
+        "precision": charts.Look("Precision", charts.BLUE, "-", "o"),
+        "recall": charts.Look("Recall", charts.RED, "--", "s"),
+    }
+    return [
+        Line(
+            look,
+            places,
+            cuts[name].tolist(),
+            cuts[f"{name}_low"].tolist(),
+            cuts[f"{name}_high"].tolist(),
+            markers=True,
+        )
+        for name, look in looks.items()
+    ]
+
+
+def _gain_picture(capacities: pd.DataFrame) -> Picture:
+    alt = "Expected gain over the test period by the number of cases flagged."
+    top = float(capacities["expected_gain_high"].max())
+    low = float(capacities["expected_gain_low"].min())
+    room = 0.08 * max(top - low, 1.0)
+    return Picture(
+        "What a capacity is worth",
+        charts.lines(
+            "gain",
+            alt,
+            [
+                Line(
+                    charts.Look("Expected gain", charts.BLUE, "-", "o"),
+                    capacities["flagged"].tolist(),
+                    capacities["expected_gain"].tolist(),
+                    capacities["expected_gain_low"].tolist(),
+                    capacities["expected_gain_high"].tolist(),
+                    markers=True,
+                )
+            ],
+            "Cases flagged in the test period",
+            "Expected gain",
+            limits=(min(0.0, low) - room, max(0.0, top) + room),
+            level=("Flag nobody", 0.0),
+        ),
+        alt,
+        "Passes that contacts bring about, at their value, less what the contacts "
+        "cost; the bars say how it varies with the students, not how sure the assumed "
+        "effect is.",
+        Table(
+            "Expected gain by capacity, 95 % intervals",
+            ["Capacity", "Flagged", "Expected gain"],
+            [
+                [cut_in_words(row), count(row["flagged"]), _gain(row)]
+                for row in capacities.to_dict("records")
+            ],
+        ),
+    )
+
+
+def _threshold_picture(thresholds: pd.DataFrame) -> Picture:
+    alt = "Precision and recall by threshold."
+    return Picture(
+        "By threshold",
+        charts.lines(
+            "cut-threshold",
+            alt,
+            _precision_and_recall(thresholds, thresholds["cut_value"].tolist()),
+            "Flag from this risk on",
+            "Share",
+            x_percent=True,
+            y_percent=True,
+        ),
+        alt,
+        "The further to the right, the fewer are flagged: more of them fail, and more "
+        "of the failing are missed.",
+        Table(
+            "Cuts by threshold",
+            [
+                "Flag from this risk on",
+                "Flagged",
+                "A week, per advisor",
+                "Precision",
+                "Recall",
+                "",
+            ],
             [
                 [
                     percent(row["cut_value"]),
-                    percent(row["threshold"]),
                     count(row["flagged"]),
-                    percent(row["precision"]),
-                    percent(row["recall"]),
+                    number(row["flags_per_advisor"], 1),
+                    _share(row, "precision"),
+                    _share(row, "recall"),
+                    _mark(row),
                 ]
-                for row in cuts.to_dict("records")
+                for row in thresholds.to_dict("records")
             ],
             words=0,
         ),
     )
 
 
-def _decision_curve(model: Model, thresholds: pd.DataFrame) -> Picture:
-    places = thresholds["cut_value"].to_numpy(dtype=float)
-    series = [Line(LOOKS["model"], places.tolist(), thresholds["net_benefit"].tolist())]
-    everybody = charts.Look("Flag everybody", charts.GREY, "--", "")
-    rule_look = charts.Look("Rule: one missed", charts.ORANGE, "-.", "")
-    found = {"The model": thresholds["net_benefit"].to_numpy(dtype=float)}
-    predictions = model.predictions
-    if len(predictions):
-        labels = predictions["at_risk"].to_numpy(dtype=float)
-        by_rule = predictions["baseline_rule"].to_numpy(dtype=float) >= 1
-        found["The rule"] = net_benefit(labels, by_rule, places)
-        found["Flag everybody"] = net_benefit(labels, np.ones(len(labels)) > 0, places)
-        series += [
-            Line(rule_look, places.tolist(), found["The rule"].tolist()),
-            Line(everybody, places.tolist(), found["Flag everybody"].tolist()),
-        ]
-    top = max(float(np.nanmax(values)) for values in found.values())
+def _decision_curve(thresholds: pd.DataFrame) -> Picture:
+    looks = {
+        "net_benefit": LOOKS["model"],
+        "net_benefit_rule": charts.Look("Rule: one missed", charts.ORANGE, "-.", ""),
+        "net_benefit_all": charts.Look("Flag everybody", charts.GREY, "--", ""),
+    }
+    drawn = thresholds[thresholds["net_benefit"].notna()]
+    places = drawn["cut_value"].tolist()
+    top = float(np.nanmax(drawn[list(looks)].to_numpy(dtype=float), initial=0.0))
     alt = "Net benefit of flagging by the model, by the rule, everybody and nobody."
     return Picture(
         "Decision curve",
         charts.lines(
             "decision-curve",
             alt,
-            series,
+            [Line(look, places, drawn[name].tolist()) for name, look in looks.items()],
             "Risk from which a contact is worth it",
             "Net benefit per case",
             x_axis_percent=True,
@@ -466,23 +830,44 @@ def _decision_curve(model: Model, thresholds: pd.DataFrame) -> Picture:
         "four contacts in vain); whoever is highest there serves you best.",
         Table(
             "Net benefit per case",
-            ["Risk from which a contact is worth it", *found],
             [
-                [percent(place), *(number(values[row]) for values in found.values())]
-                for row, place in enumerate(places)
+                "Risk from which a contact is worth it",
+                *(look.name for look in looks.values()),
+            ],
+            [
+                [percent(row["cut_value"]), *(number(row[name]) for name in looks)]
+                for row in drawn.to_dict("records")
             ],
             words=0,
         ),
     )
 
 
-def net_benefit(
-    labels: np.ndarray, flagged: np.ndarray, thresholds: np.ndarray
-) -> np.ndarray:
-    """Right flags per case, less the wrong ones at the odds of each threshold."""
-    right = float((labels * flagged).sum())
-    wrong = float(flagged.sum()) - right
-    return (right - wrong * thresholds / (1 - thresholds)) / len(labels)
+def _lead_table(table: pd.DataFrame, cuts: pd.DataFrame) -> Table:
+    """One cut at every lead: what acting earlier or later changes."""
+    chosen = cuts[cuts["is_recommended"]]
+    chosen = chosen if len(chosen) else cuts[cuts["is_current"]]
+    row = (chosen if len(chosen) else cuts).to_dict("records")[0]
+    same = table[
+        (table["cut"] == row["cut"])
+        & (table["cut_value"] == row["cut_value"])
+        & (table["lead_days"] != POOLED)
+    ].sort_values("lead_days", ascending=False)
+    return Table(
+        f"The same at other leads: {cut_in_words(row)}",
+        ["Lead", "Flagged", "Precision", "Recall", "Still reachable", "Found in time"],
+        [
+            [
+                str(each["lead_days"]),
+                count(each["flagged"]),
+                _share(each, "precision"),
+                _share(each, "recall"),
+                percent(each["still_reachable"]),
+                percent(each["recall"] * each["still_reachable"]),
+            ]
+            for each in same.to_dict("records")
+        ],
+    )
 
 
 # ---------------------------------------------------------------- leads
@@ -568,7 +953,7 @@ def _lead_row(model: Model, lead: int, scorers: list[str]) -> list[str]:
 
 
 def _staleness(facts: Facts, model: Model) -> Section | None:
-    """PR-AUC by terms since training, where a backtest has measured it."""
+    """Past terms scored as they would have been then, where a backtest has run."""
     metrics = model.metrics
     if metrics.empty:
         return None
@@ -627,7 +1012,94 @@ def _staleness(facts: Facts, model: Model) -> Section | None:
             words=2,
         ),
     )
-    return Section("staleness", "Staleness", pictures=[picture])
+    lead = _lead_of(rows, facts.headline)
+    found = metrics[(metrics["split"] == "backtest") & (metrics["lead_days"] == lead)]
+    aged = _against_fresh(found)
+    return Section(
+        "staleness",
+        "Backtest and staleness",
+        [
+            "Terms differ in how many fail, so PR-AUC alone does not tell an old model "
+            "from a hard term: the difference to a model trained right before the same "
+            "term does."
+        ],
+        [picture, aged] if aged else [picture],
+        _backtest_tables(found),
+    )
+
+
+def _against_fresh(found: pd.DataFrame) -> Picture | None:
+    """What models of each age lose against fresh ones on the same terms."""
+    rows = found[found["metric"] == "pr_auc_minus_fresh"]
+    rows = rows[rows["segment"].str.fullmatch(r"age=\d+")]
+    if rows.empty:
+        return None
+    rows = rows.assign(age=rows["segment"].str.removeprefix("age=").astype(int))
+    rows = rows.sort_values("age")
+    alt = "By how much models of each age are behind fresh ones on the same terms."
+    return Picture(
+        "Against a fresh model",
+        charts.dots(
+            "staleness-fresh",
+            alt,
+            [f"{age} term{'s' if age > 1 else ''} old" for age in rows["age"]],
+            rows["value"].tolist(),
+            rows["ci_low"].tolist(),
+            rows["ci_high"].tolist(),
+            "PR-AUC less that of a fresh model",
+            levels={"No difference": 0.0},
+        ),
+        alt,
+        "Left of 0 the older model ranks the same cases worse than one trained right "
+        "before the term; where a bar reaches 0, age may have cost nothing.",
+        Table(
+            "Against a fresh model, mean over the terms, 95 % intervals",
+            ["Terms", "Cases", "Difference of PR-AUC"],
+            [
+                [
+                    str(row["age"]),
+                    count(row["rows"]),
+                    with_interval(row["value"], row["ci_low"], row["ci_high"]),
+                ]
+                for row in rows.to_dict("records")
+            ],
+        ),
+    )
+
+
+def _backtest_tables(found: pd.DataFrame) -> list[Table]:
+    """Rows: when the model was trained; columns: the term it scored."""
+    cells = found["segment"].str.extract(r"^trained_before=(?P<model>.+),term=(.+)$")
+    named = found.assign(model=cells["model"], term=cells[1]).dropna(subset=["model"])
+    shown = {
+        "pr_auc": "PR-AUC",
+        "pr_auc_minus_base_rate": "PR-AUC less the share that fails",
+        "roc_auc": "ROC-AUC",
+    }
+    tables = []
+    for metric, words in shown.items():
+        rows = named[named["metric"] == metric]
+        if len(rows):
+            tables.append(_backtest_table(rows, f"{words} by term, 95 % intervals"))
+    return tables
+
+
+def _backtest_table(rows: pd.DataFrame, caption: str) -> Table:
+    terms = sorted(rows["term"].unique())
+    texts = {
+        (row["model"], row["term"]): with_interval(
+            row["value"], row["ci_low"], row["ci_high"]
+        )
+        for row in rows.to_dict("records")
+    }
+    return Table(
+        caption,
+        ["Trained before", *(f"Term of {term}" for term in terms)],
+        [
+            [model, *(texts.get((model, term), "") for term in terms)]
+            for model in sorted(rows["model"].unique())
+        ],
+    )
 
 
 def _lead_of(rows: pd.DataFrame, headline: int) -> int:

@@ -6,10 +6,9 @@ from typing import Any
 
 import duckdb
 import pandas as pd
-import yaml
 
 from ml.dataset import FEATURES, KEY, TARGETS, headline_lead
-from ml.explain import FEATURE_DOCS, read_feature_docs
+from ml.explain import OTHER_FAMILY, family_of, read_feature_docs
 from ml.settings import Settings, UserError
 from ml.warehouse import (
     PipelineSettings,
@@ -27,12 +26,12 @@ FAMILY_WORDS = {
     "window": "last {window} days",
     "velocity": "change within the last {window} days",
     "to_date": "since enrolling",
+    "habit": "habits of study",
     "record": "record so far",
     "relative": "against peers",
     "context": "circumstances",
     "attribute": "attribute of the student",
 }
-OTHER_FAMILY = "other"
 NO_ROWS = pd.DataFrame()
 
 
@@ -78,6 +77,7 @@ class Model:
     calibration: pd.DataFrame
     thresholds: pd.DataFrame
     importance: pd.DataFrame
+    dependence: pd.DataFrame
     search: pd.DataFrame
     scores: pd.DataFrame
 
@@ -134,7 +134,7 @@ def read_facts(
             profile=_read_profile(connection, columns, headline),
             runs=runs,
             model=None if run is None else _read_model(connection, run, headline),
-            fairness=audit["fairness_groups"],
+            fairness=_at_lead(audit["fairness_groups"], headline),
             feature_drift=audit["feature_drift"],
             score_drift=audit["score_drift"],
         )
@@ -146,10 +146,9 @@ def read_facts(
 def name_features(columns: list[str], window_days: int) -> dict[str, FeatureName]:
     """Plain names, families and descriptions of the feature columns."""
     docs = read_feature_docs()
-    families = _documented_families()
     found = {}
     for column in columns:
-        family = families.get(column) or _family_by_prefix(column)
+        family = family_of(column, docs)
         words = FAMILY_WORDS.get(family, OTHER_FAMILY).format(window=window_days)
         name = column.removeprefix(f"{family}_").replace("_", " ")
         found[column] = FeatureName(
@@ -159,24 +158,6 @@ def name_features(columns: list[str], window_days: int) -> dict[str, FeatureName
             description=docs[column].description if column in docs else "",
         )
     return found
-
-
-def _documented_families() -> dict[str, str]:
-    if not FEATURE_DOCS.exists():
-        return {}
-    document = yaml.safe_load(FEATURE_DOCS.read_text(encoding="utf-8"))
-    return {
-        column["name"]: column.get("config", {}).get("meta", {}).get("family", "")
-        for model in document["models"]
-        for column in model.get("columns", [])
-    }
-
-
-def _family_by_prefix(column: str) -> str:
-    return next(
-        (family for family in FAMILY_WORDS if column.startswith(f"{family}_")),
-        OTHER_FAMILY,
-    )
 
 
 def _feature_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -333,9 +314,10 @@ def _read_model(
             " baseline_rule, baseline_course_rate, baseline_logistic",
             f"and lead_days = {int(headline)} and not contacted_before_due",
         ),
-        calibration=of_run("calibration_curve", "split, lead_days, bin"),
+        calibration=of_run("calibration_curve", "split, lead_days, segment, bin"),
         thresholds=of_run("threshold_metrics", "lead_days, cut, cut_value"),
         importance=of_run("feature_importance", "importance_rank"),
+        dependence=of_run("partial_dependence", "feature, place"),
         search=of_run("search_results", "rank_test_score, candidate"),
         scores=_read_scores(connection, run_id),
     )
@@ -363,6 +345,19 @@ def _read_audit(
     if "run_id" in table.columns:
         table = table[table["run_id"] == run["run_id"]].drop(columns="run_id")
     return table.reset_index(drop=True)
+
+
+def _at_lead(groups: pd.DataFrame, headline: int) -> pd.DataFrame:
+    """Groups of students at the headline lead, where they were measured by lead."""
+    if "lead_days" in groups.columns and headline in set(groups["lead_days"]):
+        groups = groups[groups["lead_days"] == headline]
+    return groups.reset_index(drop=True)
+
+
+def split_pairs(groups: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Groups by one attribute, and by two at once (`gender x region`)."""
+    pairs = groups["attribute"].astype(str).str.contains(" x ", regex=False)
+    return groups[~pairs], groups[pairs]
 
 
 def _read_table(

@@ -10,7 +10,7 @@ import pandas as pd
 from ml.reporting.figures import flagged_weights, number_columns
 from ml.reporting.page import Table, Tile, Verdict, count, known, number, percent
 from ml.reporting.page import with_interval as interval
-from ml.reporting.read import Facts, Model, Profile
+from ml.reporting.read import Facts, Model, Profile, split_pairs
 
 # Nothing honest in this field reaches it.
 LEAK_FROM = 0.95
@@ -396,7 +396,8 @@ def _unequal_groups(fairness: pd.DataFrame) -> list[str]:
     if fairness.empty:
         return []
     rate = "false_negative_rate"
-    measured = fairness[[known(value) for value in fairness[rate]]]
+    singles, _ = split_pairs(fairness)
+    measured = singles[[known(value) for value in singles[rate]]]
     found = []
     for attribute, groups in measured.groupby("attribute"):
         ordered = groups.sort_values([rate, "value"])

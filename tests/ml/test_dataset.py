@@ -1,5 +1,6 @@
 """Which points serve for what: time decides, and nobody is on both sides."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ml.dataset import (
     default_test_from,
     headline_lead,
     read_points,
+    replay_split,
     split_points,
 )
 from ml.settings import UserError
@@ -49,7 +51,9 @@ def test_no_point_serves_twice_and_all_are_counted(
     assert not parts[0] & parts[1]
     assert not (parts[0] | parts[1]) & parts[2]
     matured = points.targets["label_status"] == "matured"
-    used = sum(len(part) for part in parts)
+    assert parts[0] | parts[1] <= _keys(split.known)
+    assert not _keys(split.known) & parts[2]
+    used = len(split.known) + len(split.test)
     training = points.targets["is_training_point"]
     assert used + split.left_out == int((matured & training).sum())
 
@@ -61,12 +65,41 @@ def test_nothing_is_trained_on_that_was_not_known_in_time(split: Split) -> None:
     assert split.calibration.targets["as_of_date"].min() >= calibration_from
     assert split.calibration.targets["label_known_at"].max() < test_from
     assert split.test.targets["as_of_date"].min() >= test_from
+    assert split.known.targets["label_known_at"].max() < test_from
+
+
+def test_the_final_model_sees_all_that_was_known_before_the_test(
+    points: Points,
+) -> None:
+    """Also what was asked before the calibration period and answered within it."""
+    targets = points.targets.copy()
+    targets["label_known_at"] += pd.Timedelta(days=60)
+    late = split_points(replace(points, targets=targets), TEST_FROM, AS_OF_DATE, 14)
+    known = late.matured.targets["label_known_at"] < pd.Timestamp(TEST_FROM)
+    assert (late.part == "between").any()
+    assert len(late.known) > len(late.search) + len(late.calibration)
+    assert _keys(late.known) == _keys(late.matured.take(known))
+
+
+def test_the_replay_is_the_same_division_one_period_earlier(split: Split) -> None:
+    earlier = replay_split(split)
+    assert earlier is not None
+    assert _keys(earlier.test) == _keys(split.calibration)
+    known = earlier.known.targets["label_known_at"].max()
+    assert known < pd.Timestamp(split.calibration_from)
+    assert _keys(earlier.search) | _keys(earlier.calibration) <= _keys(split.search)
+
+
+def test_there_is_no_replay_of_too_little(split: Split) -> None:
+    few = split.matured.students == split.matured.students[0]
+    assert (
+        replay_split(replace(split, part=np.where(few, split.part, "left_out"))) is None
+    )
 
 
 def test_no_sitting_stands_on_both_sides_of_the_test(split: Split) -> None:
     sitting = ["student_id", "assessment_id"]
-    earlier = pd.concat([split.search.targets, split.calibration.targets])
-    before = set(earlier[sitting].itertuples(index=False, name=None))
+    before = set(split.known.targets[sitting].itertuples(index=False, name=None))
     after = set(split.test.targets[sitting].itertuples(index=False, name=None))
     assert not before & after
 

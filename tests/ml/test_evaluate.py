@@ -7,11 +7,13 @@ from sklearn.metrics import average_precision_score
 
 from ml.evaluate import (
     POOLED,
+    PROBABILITIES,
+    _begin_at_zero,
     calibration_curve,
     evaluate,
     judge,
     segments,
-    threshold_metrics,
+    summary,
     wilson_interval,
 )
 
@@ -91,6 +93,69 @@ def test_every_key_is_there_once_and_intervals_hold_the_figure() -> None:
     assert inside.mean() > 0.98
     rule = METRICS[METRICS["scorer"] == "rule"]
     assert "brier" not in set(rule["metric"])
+
+
+def _measured_on(chance: np.ndarray, score: np.ndarray) -> pd.DataFrame:
+    """Figures of the model where `chance` is the truth and `score` what it says."""
+    rows = len(chance)
+    random = np.random.default_rng(3)
+    points = _predictions(rows).assign(
+        student_id=[f"s{n}" for n in range(rows)],
+        lead_days=14,
+        course_id="c1",
+        contacted_before_due=False,
+        at_risk=(random.random(rows) < chance).astype(int),
+        risk_score=score,
+    )
+    metrics = evaluate(points, resamples=100)
+    at = (metrics["lead_days"] == 14) & (metrics["segment"] == "all")
+    return metrics[at & (metrics["scorer"] == "model")].set_index("metric")
+
+
+def test_a_calibration_error_that_chance_explains_may_be_none() -> None:
+    chance = np.random.default_rng(2).uniform(0.05, 0.95, 1000)
+    right = _measured_on(chance, chance)
+    assert right.loc["ece", "value"] > 0
+    assert right.loc["ece", "ci_low"] == 0
+    assert right.loc["brier_reliability", "ci_low"] == 0
+    assert right.loc["ece", "ci_high"] >= right.loc["ece", "value"]
+    wrong = _measured_on(chance, chance**2)
+    floor = wrong.loc["ece_if_calibrated"]
+    assert wrong.loc["ece", "ci_low"] > floor["ci_high"] > floor["value"] > 0
+    # The truth: the mean of chance - chance ** 2, within bins all of one sign.
+    truth = float(np.mean(chance - chance**2))
+    assert wrong.loc["ece", "ci_low"] < truth < wrong.loc["ece", "ci_high"]
+
+
+@pytest.mark.parametrize(("noise", "low"), [(0.03, 0.0), (0.02, 0.01)])
+def test_an_interval_begins_at_zero_where_noise_reaches_the_figure(
+    noise: float, low: float
+) -> None:
+    rows = [
+        {"scorer": scorer, "metric": metric, "value": 0.03, "ci_low": 0.01}
+        | {"ci_high": noise}
+        for scorer in PROBABILITIES
+        for metric in ("ece", "ece_if_calibrated", "brier_reliability", "brier")
+    ]
+    _begin_at_zero(rows)
+    found = {row["metric"]: row["ci_low"] for row in rows}
+    assert found["ece"] == found["brier_reliability"] == low
+    assert found["brier"] == 0.01
+
+
+@pytest.mark.parametrize(("metric", "low"), [("ece", 0.405), ("brier", 0.505)])
+def test_what_noise_can_only_raise_has_a_mirrored_interval(
+    metric: str, low: float
+) -> None:
+    values = np.append(0.55, np.linspace(0.5, 0.7, 1001))
+    assert summary("model", metric, values)["ci_low"] == pytest.approx(low)
+
+
+def test_figures_of_calibration_are_there_by_course() -> None:
+    for metric in ("ece", "brier_resolution", "calibration_slope"):
+        for segment in ("all", "course=c1", "course=c2"):
+            row = _value(14, segment, "model", metric)
+            assert row["ci_low"] <= row["value"] <= row["ci_high"]
 
 
 def test_differences_are_paired() -> None:
@@ -174,15 +239,27 @@ def test_every_baseline_that_was_not_beaten_is_named() -> None:
 
 
 def test_bins_hold_equal_counts_and_their_own_rates() -> None:
-    labels = np.tile([0, 1], 50)
-    scores = np.linspace(0, 1, 100)
-    curve = calibration_curve(labels, scores, np.full(100, 14), "test")
+    points = pd.DataFrame(
+        {
+            "at_risk": np.tile([0, 1], 50),
+            "risk_score": np.linspace(0, 1, 100),
+            "lead_days": 14,
+            "course_id": np.repeat(["c1", "c2"], [75, 25]),
+        }
+    )
+    curve = calibration_curve(points, "test")
     assert set(curve["lead_days"]) == {POOLED, 14}
-    pooled = curve[curve["lead_days"] == POOLED]
-    assert pooled["bin"].tolist() == list(range(1, 11))
-    assert (pooled["rows"] == 10).all()
-    assert (pooled["observed_rate"] == 0.5).all()
-    assert ((pooled["ci_low"] < 0.5) & (pooled["ci_high"] > 0.5)).all()
+    assert set(curve["segment"]) == {"all", "course=c1", "course=c2"}
+    at_lead = curve[curve["lead_days"] == 14].set_index("segment")
+    overall = at_lead.loc["all"]
+    assert overall["bin"].tolist() == list(range(1, 11))
+    assert (overall["rows"] == 10).all()
+    assert (overall["observed_rate"] == 0.5).all()
+    assert ((overall["ci_low"] < 0.5) & (overall["ci_high"] > 0.5)).all()
+    # Few points make few bins; the highest scores are the second course's.
+    small = at_lead.loc["course=c2"]
+    assert small["rows"].tolist() == [13, 12]
+    assert small["mean_predicted"].min() > 0.75
 
 
 def test_wilson_intervals_are_honest_at_the_ends() -> None:
@@ -191,22 +268,3 @@ def test_wilson_intervals_are_honest_at_the_ends() -> None:
     assert high[0] == pytest.approx(0.2775, abs=1e-3)
     assert low[1] == pytest.approx(0.7225, abs=1e-3)
     assert low[2] == pytest.approx(0.4038, abs=1e-3)
-
-
-def test_cuts_by_threshold_and_by_capacity() -> None:
-    labels = np.array([1, 1, 0, 1, 0, 0, 0, 0, 0, 0])
-    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05])
-    table = threshold_metrics(labels, scores, np.full(10, 14))
-    table = table[table["lead_days"] == 14].set_index(["cut", "cut_value"])
-    half = table.loc[("threshold", 0.65)]
-    assert half["flagged"] == 3
-    assert half["precision"] == pytest.approx(2 / 3)
-    assert half["recall"] == pytest.approx(2 / 3)
-    assert half["net_benefit"] == pytest.approx((2 - 0.65 / 0.35) / 10)
-    fifth = table.loc[("capacity", 0.2)]
-    assert fifth["flagged"] == 2
-    assert fifth["threshold"] == 0.8
-    nobody = table.loc[("threshold", 0.95)]
-    assert nobody["flagged"] == 0
-    assert np.isnan(nobody["precision"])
-    assert nobody["net_benefit"] == 0

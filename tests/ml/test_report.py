@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from ml import report
 from ml.report import app, build_report
 from ml.reporting.figures import curve, flagged_weights, group_shares, top_pairs
+from ml.reporting.model_sections import _decisions
 from ml.reporting.page import percent, with_interval
 from ml.reporting.read import read_facts
 from ml.reporting.verdict import give_verdict, reach_table
@@ -311,7 +312,10 @@ def test_one_lead_and_one_course(trained: Project) -> None:
         "update main.pipeline_settings set prediction_leads = '14'",
         "delete from main.student_targets where course_id <> 'c0'",
         "delete from ml.evaluation_predictions where course_id <> 'c0'",
-        "delete from ml.model_metrics where segment in ('course=c1', 'course=c2')",
+        *(
+            f"delete from ml.{table} where segment in ('course=c1', 'course=c2')"
+            for table in ("model_metrics", "calibration_curve")
+        ),
     )
     html = build_report(trained.with_settings(prediction_leads=(14,)).settings)
     assert headline_of(html) == "The model is better than the rule."
@@ -425,6 +429,57 @@ def test_staleness_and_imbalance_only_where_measured(
     ages = re.findall(r'<th scope="row">(\d+)</th>', staleness)
     assert list(dict.fromkeys(ages)) == ["1", "2", "10"]
     assert "full ratio" in html
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def section_of(html: str, anchor: str) -> str:
+    """One section as one line of text."""
+    return text_of(html.split(f'<section id="{anchor}"')[1].split("</section>")[0])
+
+
+def test_decisions_say_what_is_set_and_what_is_worth_most(
+    trained_once: Project, html: str
+) -> None:
+    rows = trained_once.rows(
+        "select * from ml.threshold_metrics where lead_days = 14"
+    ).set_index("cut_value")
+    best = rows[rows["is_recommended"]].iloc[0]
+    current = rows[rows["is_current"]].iloc[0]
+    text = section_of(html, "decisions")
+    assert "The present settings: 50 students a week." in text
+    assert f"That flagged {int(current['flagged']):,} cases" in text
+    assert "an assumption until an experiment has measured it" in text
+    assert (
+        f"Its gain over the test period is {int(best['expected_gain']):,} "
+        f"({int(best['expected_gain_low']):,} to {int(best['expected_gain_high']):,})"
+    ) in text
+    assert text.count("worth most") >= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("expected_gain = -1, is_recommended = false", "no capacity pays."),
+        (
+            "expected_gain = null, is_recommended = false",
+            "What flagging is worth was not computed: set CONTACT_COST",
+        ),
+        ("expected_gain_low = -1", "which may be none at all"),
+    ],
+)
+def test_decisions_that_are_not_sure(trained: Project, change: str, told: str) -> None:
+    trained.run(f"update ml.threshold_metrics set {change} where cut <> 'threshold'")
+    facts = read_facts(trained.settings)
+    assert facts.model is not None
+    assert told in " ".join(_decisions(facts, facts.model).paragraphs)
+
+
+def test_calibration_is_shown_by_lead_and_by_course(html: str) -> None:
+    text = section_of(html, "calibration")
+    for words in ("risk by lead", "risk by course", "Course c2", "Lead 7", "Slope"):
+        assert words in text
 
 
 # ---------------------------------------------------------------- escaping, browser

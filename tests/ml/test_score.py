@@ -104,8 +104,8 @@ def test_the_build_of_a_day_runs_dbt_under_the_same_settings(
         calls.append((command, options["env"]))
         return Finished()
 
-    monkeypatch.setattr("ml.score.subprocess.run", run)
-    with pytest.raises(UserError, match="failed for AS_OF_DATE=2024-02-01"):
+    monkeypatch.setattr("ml.dbt.subprocess.run", run)
+    with pytest.raises(UserError, match=r"failed.*AS_OF_DATE=2024-02-01"):
         ml.score.build_day(project.settings, date(2024, 2, 1))
     command, environment = calls[0]
     assert command[1] == "build"

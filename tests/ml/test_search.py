@@ -1,11 +1,24 @@
 """The search: grouped folds, fixed parameters, the same winner every time."""
 
+import json
+
 import numpy as np
 import pytest
 
+from ml import boosting
+from ml.boosting import SEARCH_BINS
 from ml.dataset import FOLDS
 from ml.features import FeatureContract
-from ml.search import CANDIDATES, make_folds, run_search, sample_candidates
+from ml.search import (
+    CANDIDATES,
+    PARAMETERS,
+    fit_folds,
+    make_folds,
+    run_search,
+    sample_candidates,
+)
+from ml.settings import Settings
+from tests.bench.search_task import make_task, plain_search
 
 CONTRACT = FeatureContract({f"f{n}": "number" for n in range(4)}, {})
 
@@ -36,13 +49,12 @@ def test_no_student_is_in_two_folds_and_every_row_is_in_one(
 
 
 def test_fixed_parameters_are_the_same_in_every_candidate() -> None:
-    labels = np.array([0, 0, 0, 1])
-    drawn = sample_candidates(labels, {"max_depth": 2, "scale_pos_weight": 9.0})
+    drawn = sample_candidates({"max_depth": 2, "scale_pos_weight": 9.0})
     assert len(drawn) == CANDIDATES
     assert {c["max_depth"] for c in drawn} == {2}
     assert {c["scale_pos_weight"] for c in drawn} == {9.0}
     assert len({c["learning_rate"] for c in drawn}) == CANDIDATES
-    assert drawn == sample_candidates(labels, {"max_depth": 2, "scale_pos_weight": 9.0})
+    assert drawn == sample_candidates({"max_depth": 2, "scale_pos_weight": 9.0})
 
 
 def test_the_search_makes_45_fits_and_keeps_the_best(
@@ -62,11 +74,17 @@ def test_the_search_makes_45_fits_and_keeps_the_best(
     assert len(found.fold_models) == FOLDS
 
 
-def test_the_same_inputs_give_the_same_bits(
+def test_the_same_inputs_give_the_same_bits_on_any_number_of_threads(
     data: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    runs = [run_search(*data, CONTRACT, {"n_estimators": 10}) for _ in range(2)]
-    first, second = (run.table.drop(columns="mean_fit_time") for run in runs)
+    runs = [
+        run_search(*data, CONTRACT, {"n_estimators": 10}, threads=threads)
+        for threads in (1, 5)
+    ]
+    first, second = (
+        run.table.drop(columns=[name for name in run.table if name.endswith("_time")])
+        for run in runs
+    )
     assert first.equals(second)
     for one, other in zip(runs[0].fold_models, runs[1].fold_models, strict=True):
         assert one.save_raw() == other.save_raw()
@@ -80,5 +98,52 @@ def test_among_equals_the_first_drawn_wins(
         np.zeros_like(rows), labels, students, CONTRACT, {"n_estimators": 5}
     )
     assert set(found.table["rank_test_score"]) == {1}
-    first = sample_candidates(labels, {"n_estimators": 5})[0]
+    first = sample_candidates({"n_estimators": 5})[0]
     assert found.parameters == first
+
+
+def test_binning_gives_the_same_bits_on_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Over several batches: their summaries are merged."""
+    task = make_task(5000)
+    monkeypatch.setattr(boosting, "BATCH_ROWS", 700)
+    models = []
+    for cores in (1, 4):
+        monkeypatch.setattr(boosting, "CORES", cores)
+        arguments = (task.rows, task.labels, task.students, task.contract)
+        models.append(fit_folds(*arguments, {"n_estimators": 5}))
+    for one, other in zip(*models, strict=True):
+        assert one.save_raw() == other.save_raw()
+
+
+def test_the_table_is_that_of_scikit_learn() -> None:
+    """The same keys, and at the same bins the same scores and ranks."""
+    task = make_task(3000)
+    found = run_search(
+        task.rows, task.labels, task.students, task.contract, {"n_estimators": 20}
+    ).table
+    expected = plain_search(task, sample_candidates({"n_estimators": 20}), SEARCH_BINS)
+    unset = {"param_scale_pos_weight"}
+    assert set(found.columns) - {"candidate"} - unset == set(expected)
+    for name in expected:
+        if name == "params":
+            assert [json.loads(text) for text in found[name]] == expected[name]
+        elif name.startswith(("param_", "rank_")):
+            assert found[name].tolist() == list(expected[name]), name
+        elif name.endswith("_score"):
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
+        else:
+            assert (found[name] >= 0).all(), name
+    assert found["param_scale_pos_weight"].isna().all()
+    assert found["rank_test_score"].nunique() > 1
+
+
+def test_every_parameter_that_can_be_set_has_its_column() -> None:
+    settable = {
+        name.removeprefix("model_")
+        for name in Settings.model_fields
+        if name.startswith("model_")
+    }
+    drawn = {name for candidate in sample_candidates({}) for name in candidate}
+    assert set(PARAMETERS) == settable | drawn

@@ -6,8 +6,8 @@
     to see, because they have not studied at all.
 #}
 {% set by_threshold = setting('prediction_threshold') is not none
-    or not var('flag_capacity') %}
-{% set capacity = var('flag_capacity') or 0 %}
+    or setting('flag_capacity') is none %}
+{% set capacity = setting('flag_capacity') or 0 %}
 {% set kept_for_dormant = (capacity * var('dormant_capacity_share')) | int %}
 
 with
