@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
 
 TOP_SHARE = 0.1
 ECE_BINS = 10
@@ -313,7 +313,8 @@ def recalibration(
 def _fit_logistic(design: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
     """Newton's method; None where it does not settle: one score, or a score that
     separates the classes."""
-    found = np.array([1.0, 0.0])
+    # From the base rate: from slope 1, risks far too low or too high overshoot.
+    found = np.array([0.0, logit(labels.mean())])
     for _ in range(NEWTON_STEPS):
         chance = expit(design @ found)
         weight = chance * (1 - chance)

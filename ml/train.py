@@ -97,9 +97,7 @@ def read_inputs(settings: Settings) -> Inputs:
 def describe_run(settings: Settings, split: Split, kinds: dict[str, str]) -> RunInputs:
     """What the run is known by; the day that is scored is no part of it."""
     return RunInputs(
-        data_fingerprint=registry.fingerprint_points(
-            split.search, split.calibration, split.test
-        ),
+        data_fingerprint=registry.fingerprint_points(split.known, split.test),
         code_fingerprint=registry.fingerprint_code(),
         feature_fingerprint=registry.fingerprint_features(kinds),
         settings={
@@ -305,7 +303,9 @@ def run_train(
         create_handback_tables(connection, "ml")
         with transaction(connection):
             if trained:
-                write_trained(connection, trained, split, promote, hold)
+                write_trained(
+                    connection, trained, split, promote, hold or refitted is not None
+                )
             elif takes_charge and not hold and not refitted:
                 registry.promote(connection, artifact.run_id, "Promoted.")
             if studied is not None:

@@ -12,7 +12,7 @@ runs as (
         -- A refit was trained on every label known before the day it was made for.
         coalesce(
             {{ json_day('settings', 'refit_before') }},
-            {{ json_day('settings', 'calibration_from') }}
+            test_from
         ) as trained_before,
         coalesce(
             {{ json_day('settings', 'refit_before') }}, test_from
