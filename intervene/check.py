@@ -6,13 +6,32 @@ course may be called "Risk management".
 """
 
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from intervene.drafter import TEMPLATES, Context, Draft
+from intervene.drafter import MOST_STEPS, TEMPLATES, Context, Draft
+from intervene.facts import (
+    CUT,
+    invented_dates,
+    invented_links,
+    invented_names,
+    invented_numbers,
+    names_time_left,
+    ordinary_words,
+)
 from intervene.handover import Contact
-from intervene.text import EMAIL_ADDRESS, sms_segments, without_accents
+from intervene.language import (
+    any_of,
+    language,
+    lix,
+    plain,
+    resemblance,
+    unmasked,
+    wrong_language,
+)
+from intervene.text import EMAIL_ADDRESS, sms_segments
 
 # What is merged locally later, and the room that it may need.
 PLACEHOLDERS = {"first_name": 20}
@@ -22,8 +41,20 @@ LONGEST_BODY = {"email": 2_000, "in_app": 1_000}
 LONGEST_SUBJECT = 120
 MOST_SMS_SEGMENTS = 2
 
+# LIX; text of an official paper is above 50. Short text says too little.
+HIGHEST_LIX = 50
+FEWEST_WORDS_FOR_LIX = 12
+
+MOST_EXCLAMATIONS = 1
+SHOUTED = re.compile(r"(?<!\w)[^\W\d_a-zæøåáéíóúñü]{4,}(?!\w)")
+# Two messages with so large a share of common three-word runs say the same.
+TOO_SIMILAR = 0.8
+ALPHABET_BEYOND_ASCII = set("æøÆØ")
+HEADER = re.compile(r"(?m)^\W*(?:to|cc|bcc|from|subject|til|fra|emne|para|asunto)\s*:")
+
 PHONE_NUMBER = re.compile(r"\+?\d[\d ()./-]{5,}\d")
 FEWEST_PHONE_DIGITS = 6
+FEWEST_ID_CHARACTERS = 5  # a shorter id may be an ordinary number
 
 
 @dataclass(frozen=True)
@@ -37,13 +68,26 @@ class Problem:
 Check = Callable[[Draft, Context, Contact], list[str]]
 
 
-def problems(draft: Draft, context: Context, contact: Contact) -> list[Problem]:
-    """Run every check; an empty list means that the draft may be stored."""
-    return [
+def problems(
+    draft: Draft, context: Context, contact: Contact, others: Iterable[str] = ()
+) -> list[Problem]:
+    """Run every check; an empty list means that the draft may be stored.
+
+    Parameters
+    ----------
+    others
+        Bodies of other messages to the same student.
+    """
+    found = [
         Problem(name, reason)
         for name, check in CHECKS.items()
         for reason in check(draft, context, contact)
     ]
+    similar = max((resemblance(draft.body, other) for other in others), default=0.0)
+    if similar >= TOO_SIMILAR:
+        reason = f"{similar:.0%} like another message to the same student"
+        found.append(Problem("duplicate", reason))
+    return found
 
 
 def _empty_parts(draft: Draft, context: Context, _contact: Contact) -> list[str]:
@@ -65,6 +109,8 @@ def _placeholders(draft: Draft, context: Context, _contact: Contact) -> list[str
     found = [f"unknown placeholder {{{name}}}" for name in names - set(PLACEHOLDERS)]
     if "first_name" in names and not context.has_name:
         found.append("{first_name} with no name to merge")
+    if "{first_name}" not in draft.body and context.has_name:
+        found.append("{first_name} is missing")
     if set(PLACEHOLDER.sub("", text)) & set("{}"):
         found.append("a brace that belongs to no placeholder")
     return sorted(found)
@@ -72,6 +118,8 @@ def _placeholders(draft: Draft, context: Context, _contact: Contact) -> list[str
 
 def _length(draft: Draft, context: Context, _contact: Contact) -> list[str]:
     found = []
+    if len(draft.next_steps) > MOST_STEPS:
+        found.append(f"{len(draft.next_steps)} next steps, at most {MOST_STEPS}")
     if len(_merged(draft.subject or "")) > LONGEST_SUBJECT:
         found.append(f"subject is longer than {LONGEST_SUBJECT} characters")
     body = _merged(draft.body)
@@ -95,6 +143,8 @@ def _personal_data(draft: Draft, context: Context, contact: Contact) -> list[str
     found = {
         "the student's email": bool(contact.email)
         and (contact.email or "").strip().lower() in text.lower(),
+        "the student's id": len(contact.student_id) >= FEWEST_ID_CHARACTERS
+        and _whole(contact.student_id).search(own_words) is not None,
         "the student's phone": len(digits) >= FEWEST_PHONE_DIGITS
         and digits in re.sub(r"[ ()./+-]", "", text),
         "the student's first name": _has_name(own_words, contact, context.locale),
@@ -104,12 +154,100 @@ def _personal_data(draft: Draft, context: Context, contact: Contact) -> list[str
     return [name for name, is_there in found.items() if is_there]
 
 
+def _characters(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    """Characters that hide something: invisible, or drawn like a Latin letter."""
+    text = _without_facts(draft, context)
+    hidden = {c for c in text if unicodedata.category(c)[0] == "C" and c != "\n"}
+    odd = {c for c in text if c.isalnum() and not _is_plain_letter(c)}
+    return [
+        f"the character U+{ord(char):04X} {unicodedata.name(char, '')}".strip()
+        for char in sorted(hidden | odd)
+    ]
+
+
+def _is_plain_letter(char: str) -> bool:
+    if char in ALPHABET_BEYOND_ASCII:
+        return True
+    # NFD, not NFKD: a full-width or bold letter stays what it is.
+    base = unicodedata.normalize("NFD", char)[0]
+    return base.isascii()
+
+
+def _numbers(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    return invented_numbers(_without_facts(draft, context), context)
+
+
+def _dates(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    return invented_dates(_without_facts(draft, context), context)
+
+
+def _links(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    return invented_links(_without_facts(draft, context))
+
+
+def _names(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    parts = (draft.subject or "", draft.body)
+    return invented_names(tuple(_cut(part, context) for part in parts), context)
+
+
+def _instructions(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    """Talk about prompts, money or secrets, and headers of a mail."""
+    text = _without_facts(draft, context)
+    seen = plain(unmasked(text))
+    found = re.findall(any_of(language(context.locale).instructions), seen)
+    if context.locale != "en":  # what a title hides is most often English
+        found += re.findall(any_of(language("en").instructions), seen)
+    found += HEADER.findall(plain(text))
+    return [f"not for a student: {phrase.strip()}" for phrase in sorted(set(found))]
+
+
+def _language(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    found = wrong_language(_without_facts(draft, context), context.locale)
+    return [found] if found else []
+
+
+def _readability(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    text = _cut(draft.body, context)
+    if len(re.findall(r"[^\W\d_]+", text)) < FEWEST_WORDS_FOR_LIX:
+        return []
+    found = lix(text)
+    return [f"LIX {found:.0f}, at most {HIGHEST_LIX}"] if found > HIGHEST_LIX else []
+
+
+def _tone(draft: Draft, context: Context, _contact: Contact) -> list[str]:
+    text, found = _without_facts(draft, context), []
+    if text.count("!") > MOST_EXCLAMATIONS:
+        found.append(f"more than {MOST_EXCLAMATIONS} exclamation mark")
+    if SHOUTED.search(text):
+        found.append("words in capitals")
+    if context.tone == "urgent" and not names_time_left(text, context):
+        found.append("urgent, and does not say how much time is left")
+    if context.tone == "supportive":
+        pressure = any_of(language(context.locale).pressure)
+        words = re.findall(pressure, plain(unmasked(text)))
+        found += [f"supportive, and presses: {word}" for word in sorted(set(words))]
+    if context.tone == "resource_focused" and context.topics:
+        body = plain(draft.body)
+        if not any(plain(topic) in body for topic in context.topics):
+            found.append("resource_focused, and names none of the topics")
+    return found
+
+
 CHECKS: dict[str, Check] = {
     "empty_parts": _empty_parts,
     "placeholders": _placeholders,
     "length": _length,
+    "characters": _characters,
     "forbidden_words": _forbidden_words,
     "personal_data": _personal_data,
+    "instructions": _instructions,
+    "numbers": _numbers,
+    "dates": _dates,
+    "links": _links,
+    "names": _names,
+    "language": _language,
+    "readability": _readability,
+    "tone": _tone,
 }
 
 
@@ -118,7 +256,7 @@ CHECKS: dict[str, Check] = {
 
 def forbidden_words(text: str, locale: str) -> list[str]:
     """Forbidden words of a language that text holds, as they are found there."""
-    found = _forbidden_pattern(locale).findall(without_accents(text).casefold())
+    found = _forbidden_pattern(locale).findall(plain(unmasked(text)))
     return sorted(set(found))
 
 
@@ -126,8 +264,7 @@ def forbidden_words(text: str, locale: str) -> list[str]:
 def _forbidden_pattern(locale: str) -> re.Pattern[str]:
     lines = (TEMPLATES / locale / "forbidden_words.txt").read_text(encoding="utf-8")
     words = [
-        re.escape(without_accents(line).casefold().rstrip("*"))
-        + (r"\w*" if line.endswith("*") else "")
+        re.escape(plain(line).rstrip("*")) + (r"\w*" if line.endswith("*") else "")
         for line in map(str.strip, lines.splitlines())
         if line and not line.startswith("#")
     ]
@@ -137,18 +274,9 @@ def _forbidden_pattern(locale: str) -> re.Pattern[str]:
 def _has_name(text: str, contact: Contact, locale: str) -> bool:
     """Whether the name stands there, unless it is an ordinary word: May, Will."""
     name = (contact.first_name or "").strip()
-    if not name or name.casefold() in _ordinary_words(locale):
+    if not name or name.casefold() in ordinary_words(locale):
         return False
-    return _whole(name).search(text) is not None
-
-
-@cache
-def _ordinary_words(locale: str) -> frozenset[str]:
-    folder = TEMPLATES / locale
-    text = " ".join(
-        path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.j2"))
-    )
-    return frozenset(re.findall(r"\w+", text.casefold()))
+    return any(_whole(form).search(text) for form in (name, name.upper()))
 
 
 # ---------------------------------------------------------------- text
@@ -159,10 +287,14 @@ def _everything(draft: Draft) -> str:
 
 
 def _without_facts(draft: Draft, context: Context) -> str:
-    text = _everything(draft)
+    return _cut(_everything(draft), context)
+
+
+def _cut(text: str, context: Context) -> str:
+    """Text without the titles and topics it quotes, and without placeholders."""
     for fact in context.facts:
-        text = _whole(fact).sub("…", text)
-    return text
+        text = _whole(fact).sub(CUT, text)
+    return text.replace("{first_name}", CUT)
 
 
 def _whole(words: str) -> re.Pattern[str]:

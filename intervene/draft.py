@@ -1,8 +1,8 @@
 """From flags to checked messages: which tone, which channel, which words."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from itertools import product
 from zoneinfo import ZoneInfo
@@ -13,7 +13,9 @@ from intervene.drafter import (
     LOCALES,
     TONES,
     Context,
+    Draft,
     Drafter,
+    Order,
     quotable,
     template_name,
 )
@@ -22,6 +24,7 @@ from intervene.store import Message
 from intervene.text import one_line
 
 DEFAULT_LOCALE = "en"
+REASONS_ARE_IN = "en"
 DEFAULT_CHANNEL = "email"
 OTHER_NAMES_OF_LOCALES = {"no": "nb", "nn": "nb"}
 URGENT_WITHIN_DAYS = 7
@@ -30,6 +33,8 @@ LONGEST_REASON = 200
 MOST_REASONS = {"email": 3, "in_app": 1, "sms": 0}
 MOST_TOPICS = 3
 FIRST_STEP = 1
+
+Texts = Mapping[str, tuple[str, ...]]  # bodies by student
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,22 @@ class Drafted:
     refused: list[Refused]
 
 
-def draft(
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written: messages that lack only their text, and orders."""
+
+    messages: list[Message]
+    orders: list[Order]
+    skipped: Counter[str]
+
+
+def plan(
     flags: Iterable[Flag],
     contacts: Mapping[str, Contact],
     policy: Policy,
-    drafter: Drafter,
     source_system: str,
-) -> Drafted:
-    """Write and check the messages for some flags; same flags, same messages.
+) -> Plan:
+    """Decide on tone and channel of every message to some flags.
 
     Parameters
     ----------
@@ -84,52 +97,90 @@ def draft(
     source_system
         Where the ids come from; part of a message's identity.
     """
-    drafted = Drafted(messages=[], skipped=Counter(), refused=[])
+    planned = Plan([], [], Counter())
     for flag in flags:
         contact = contacts.get(flag.student_id)
         if contact and contact.opted_out_at:
-            drafted.skipped["opted out"] += 1
+            planned.skipped["opted out"] += 1
             continue
         for tone, channel in choose_variants(flag, contact, policy):
             context = make_context(flag, contact, tone, channel)
-            _draft_one(flag, contact, context, policy, drafter, source_system, drafted)
+            message = _blank(flag, context, policy, source_system)
+            someone = contact or Contact(flag.student_id)
+            planned.messages.append(message)
+            planned.orders.append(Order(message.message_id, context, someone))
+    return planned
+
+
+def only_missing(planned: Plan, missing: Iterable[Message], store_texts: Texts) -> Plan:
+    """Leave out what is in the store; add what each student was sent before."""
+    wanted = {message.message_id for message in missing}
+    kept = [
+        (message, replace(order, others=store_texts.get(message.student_id, ())))
+        for message, order in zip(planned.messages, planned.orders, strict=True)
+        if message.message_id in wanted
+    ]
+    return Plan([m for m, _ in kept], [o for _, o in kept], planned.skipped)
+
+
+def write(
+    planned: Plan, drafter: Drafter, done: Callable[[int], None] = lambda _: None
+) -> Drafted:
+    """Write and check what was planned."""
+    drafted = Drafted(messages=[], skipped=planned.skipped, refused=[])
+    texts = drafter.write_all(planned.orders, _judge, done)
+    for message, order, text in zip(
+        planned.messages, planned.orders, texts, strict=True
+    ):
+        if text.problems:
+            name = template_name(order.context)
+            drafted.refused.append(Refused(message.student_id, name, text.problems))
+            continue
+        drafted.messages.append(
+            replace(
+                message,
+                drafter=text.drafter,
+                drafter_version=text.version,
+                subject=text.draft.subject,
+                body=text.draft.body,
+            )
+        )
     return drafted
 
 
-def _draft_one(
-    flag: Flag,
-    contact: Contact | None,
-    context: Context,
+def draft(
+    flags: Iterable[Flag],
+    contacts: Mapping[str, Contact],
     policy: Policy,
     drafter: Drafter,
     source_system: str,
-    drafted: Drafted,
-) -> None:
-    text = drafter.write(context)
-    found = problems(text, context, contact or Contact(flag.student_id))
-    if found:
-        refused = Refused(flag.student_id, template_name(context), tuple(found))
-        drafted.refused.append(refused)
-        return
-    drafted.messages.append(
-        Message(
-            source_system=source_system,
-            student_id=flag.student_id,
-            course_id=flag.course_id,
-            course_run_id=flag.course_run_id,
-            assessment_id=flag.assessment_id,
-            due_at=flag.due_at,
-            as_of_date=flag.as_of_date,
-            campaign=policy.campaign,
-            step=FIRST_STEP,
-            channel=context.channel,
-            tone=context.tone,
-            locale=context.locale,
-            drafter=drafter.name,
-            drafter_version=drafter.version,
-            subject=text.subject,
-            body=text.body,
-        )
+) -> Drafted:
+    """Plan and write the messages for some flags."""
+    return write(plan(flags, contacts, policy, source_system), drafter)
+
+
+def _judge(order: Order, text: Draft, others: Sequence[str]) -> list[Problem]:
+    return problems(text, order.context, order.contact, others)
+
+
+def _blank(flag: Flag, context: Context, policy: Policy, source_system: str) -> Message:
+    return Message(
+        source_system=source_system,
+        student_id=flag.student_id,
+        course_id=flag.course_id,
+        course_run_id=flag.course_run_id,
+        assessment_id=flag.assessment_id,
+        due_at=flag.due_at,
+        as_of_date=flag.as_of_date,
+        campaign=policy.campaign,
+        step=FIRST_STEP,
+        channel=context.channel,
+        tone=context.tone,
+        locale=context.locale,
+        drafter="",
+        drafter_version="",
+        subject=None,
+        body="",
     )
 
 
@@ -198,11 +249,11 @@ def make_context(
         course=quotable(flag.course_title, channel),
         assessment=quotable(flag.assessment_title, channel),
         kind=flag.assessment_kind,
-        due_on=_due_day(flag.due_at, contact) if flag.due_at else None,
+        due_on=due_day(flag.due_at, contact) if flag.due_at else None,
         days_left=_days_left(flag, contact),
         zone=flag.engagement_zone,
         topics=tuple(topic for topic in topics if topic)[:MOST_TOPICS],
-        reasons=_usable_reasons(flag, locale)[: MOST_REASONS[channel]],
+        reasons=_usable_reasons(flag)[: MOST_REASONS[channel]],
         has_name=bool(contact and (contact.first_name or "").strip()),
         locale=locale,
         channel=channel,
@@ -210,25 +261,23 @@ def make_context(
     )
 
 
-def _usable_reasons(flag: Flag, locale: str) -> tuple[str, ...]:
+def _usable_reasons(flag: Flag) -> tuple[str, ...]:
     """Sentences that a message may repeat; they come in English only."""
-    if locale != "en":
-        return ()
     lines = [one_line(reason, LONGEST_REASON) for reason in flag.reasons]
     return tuple(
         line if line[-1] in ".!?…" else f"{line}."
         for line in lines
-        if line and not forbidden_words(line, locale)
+        if line and not forbidden_words(line, REASONS_ARE_IN)
     )
 
 
 def _days_left(flag: Flag, contact: Contact | None) -> int | None:
     if flag.due_at is None:
         return None
-    return (_due_day(flag.due_at, contact) - flag.as_of_date).days
+    return (due_day(flag.due_at, contact) - flag.as_of_date).days
 
 
-def _due_day(due_at: datetime, contact: Contact | None) -> date:
+def due_day(due_at: datetime, contact: Contact | None) -> date:
     """The day as the student's calendar has it.
 
     Midnight stands for a date without a time, which is the same day everywhere.

@@ -5,7 +5,9 @@ lock; `intervene.handover` copies it there. A message never holds a name, an
 address or a number: its text keeps placeholders.
 
 What happens to a message is a row of `message_events`, which is append-only;
-the current state is that of the newest event.
+the view `current_messages` has the state that the newest event led to. The
+database refuses an impossible move itself, whoever writes it. What the sender
+tried is a row of `delivery_attempts` (`intervene.outbox`).
 """
 
 import hashlib
@@ -35,7 +37,8 @@ MOVES: dict[str | None, tuple[str, ...]] = {
     "checked": ("drafted", "approved", "rejected"),
     "approved": ("checked", "scheduled", "rejected"),
     "rejected": ("checked",),
-    "scheduled": ("approved", "sent", "rejected"),
+    # Bounced: the server refused it for good, so that it was never sent.
+    "scheduled": ("approved", "checked", "sent", "bounced", "rejected"),
     "sent": ("delivered", "bounced", "replied", "outcome"),
     "delivered": ("bounced", "replied", "outcome"),
     "bounced": ("outcome",),
@@ -162,33 +165,132 @@ message_events = sa.Table(
     sa.Column("happened_at", sa.DateTime, nullable=False),
 )
 
-REFUSE_UPDATE = """
-CREATE TRIGGER message_events_no_update BEFORE UPDATE ON message_events
-BEGIN SELECT RAISE(ABORT, 'message_events is append-only'); END"""
-REFUSE_DELETE = """
-CREATE TRIGGER message_events_no_delete BEFORE DELETE ON message_events
-BEGIN SELECT RAISE(ABORT, 'message_events is append-only'); END"""
-REFUSE = """
-CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger AS $$
-BEGIN RAISE EXCEPTION 'message_events is append-only'; END
-$$ LANGUAGE plpgsql"""
-REFUSE_ALL = """
-CREATE TRIGGER message_events_append_only
-BEFORE UPDATE OR DELETE OR TRUNCATE ON message_events
-EXECUTE FUNCTION refuse_change()"""
-APPEND_ONLY = {
-    "sqlite": (REFUSE_UPDATE, REFUSE_DELETE),
-    "postgresql": (REFUSE, REFUSE_ALL),
-}
-INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+# One row per time that the sender took a message: committed before anything
+# leaves, closed when the outcome is known. A row without an outcome is a sender
+# at work, or one that died at it.
+delivery_attempts = sa.Table(
+    "delivery_attempts",
+    metadata,
+    sa.Column("message_id", sa.ForeignKey("messages.message_id"), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("claimed_at", sa.DateTime, nullable=False),
+    sa.Column("outcome", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("finished_at", sa.DateTime),
+    sa.Column("retry_at", sa.DateTime),
+)
 
-for _dialect, _statements in APPEND_ONLY.items():
-    for _statement in _statements:
-        sa.event.listen(
-            message_events,
-            "after_create",
-            sa.DDL(_statement).execute_if(dialect=_dialect),
+
+def current_messages() -> sa.Select[Any]:
+    """Each message with its state, since when, by whom and why, and `sent_at`."""
+    newest = (
+        sa.select(
+            message_events.c.message_id,
+            sa.func.max(message_events.c.sequence).label("sequence"),
         )
+        .group_by(message_events.c.message_id)
+        .subquery()
+    )
+    now = message_events.alias("now")
+    sent = (
+        sa.select(sa.func.min(message_events.c.happened_at))
+        .where(message_events.c.message_id == messages.c.message_id)
+        .where(message_events.c.event == "sent")
+        .scalar_subquery()
+    )
+    return (
+        sa.select(
+            messages,
+            now.c.event.label("state"),
+            now.c.happened_at.label("state_at"),
+            now.c.actor.label("state_actor"),
+            now.c.reason.label("state_reason"),
+            sent.label("sent_at"),
+        )
+        .join(newest, newest.c.message_id == messages.c.message_id)
+        .join(
+            now,
+            sa.and_(
+                now.c.message_id == newest.c.message_id,
+                now.c.sequence == newest.c.sequence,
+            ),
+        )
+    )
+
+
+# The same query as a view, for whoever opens the database itself.
+CURRENT = "current_messages"
+current = sa.table(
+    CURRENT,
+    *(
+        sa.column(column.name, column.type)
+        for column in current_messages().selected_columns
+    ),
+)
+
+# What the database refuses by itself. Made from MOVES, in each dialect's words.
+POSSIBLE = ", ".join(
+    f"'{before or ''}>{after}'" for before, afters in MOVES.items() for after in afters
+)
+IMPOSSIBLE = f"coalesce({{before}}, '') || '>' || NEW.event NOT IN ({POSSIBLE})"
+NOBODY = "trim(NEW.actor) = ''"
+NO_REASON = "NEW.event = 'rejected' AND trim(coalesce(NEW.reason, '')) = ''"
+NEWEST = "FROM message_events WHERE message_id = NEW.message_id"
+NEWEST += " ORDER BY sequence DESC LIMIT 1"
+SQLITE_GUARDS = (
+    """
+CREATE TRIGGER IF NOT EXISTS message_events_no_update BEFORE UPDATE ON message_events
+BEGIN SELECT RAISE(ABORT, 'message_events is append-only'); END""",
+    """
+CREATE TRIGGER IF NOT EXISTS message_events_no_delete BEFORE DELETE ON message_events
+BEGIN SELECT RAISE(ABORT, 'message_events is append-only'); END""",
+    f"""
+CREATE TRIGGER IF NOT EXISTS message_events_guard BEFORE INSERT ON message_events
+BEGIN
+SELECT RAISE(ABORT, 'the sequence of a message has no gaps')
+WHERE NEW.sequence <> coalesce((SELECT sequence {NEWEST}), 0) + 1;
+SELECT RAISE(ABORT, 'this move is not possible')
+WHERE {IMPOSSIBLE.format(before=f"(SELECT event {NEWEST})")};
+SELECT RAISE(ABORT, 'an event needs an actor') WHERE {NOBODY};
+SELECT RAISE(ABORT, 'a rejection needs a reason') WHERE {NO_REASON};
+END""",
+)
+POSTGRESQL_GUARDS = (
+    """
+CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger AS $$
+BEGIN RAISE EXCEPTION 'message_events is append-only'
+USING ERRCODE = 'integrity_constraint_violation'; END
+$$ LANGUAGE plpgsql""",
+    """
+CREATE OR REPLACE TRIGGER message_events_append_only
+BEFORE UPDATE OR DELETE OR TRUNCATE ON message_events
+EXECUTE FUNCTION refuse_change()""",
+    f"""
+CREATE OR REPLACE FUNCTION check_message_event() RETURNS trigger AS $$
+DECLARE newest record; wrong text;
+BEGIN
+SELECT sequence, event INTO newest {NEWEST};
+wrong := CASE
+WHEN NEW.sequence <> coalesce(newest.sequence, 0) + 1
+THEN 'the sequence of a message has no gaps'
+WHEN {IMPOSSIBLE.format(before="newest.event")} THEN 'this move is not possible'
+WHEN {NOBODY} THEN 'an event needs an actor'
+WHEN {NO_REASON} THEN 'a rejection needs a reason' END;
+IF wrong IS NOT NULL THEN
+RAISE EXCEPTION
+USING MESSAGE = wrong, ERRCODE = 'integrity_constraint_violation';
+END IF;
+RETURN NEW;
+END
+$$ LANGUAGE plpgsql""",
+    """
+CREATE OR REPLACE TRIGGER message_events_guard BEFORE INSERT ON message_events
+FOR EACH ROW EXECUTE FUNCTION check_message_event()""",
+)
+GUARDS = {"sqlite": SQLITE_GUARDS, "postgresql": POSTGRESQL_GUARDS}
+INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+CREATION_LOCK = 20260304  # any number, the same for everyone
 
 
 # ---------------------------------------------------------------- the store
@@ -220,9 +322,9 @@ class Store:
         # and do not wait in a circle.
         drafts = sorted(drafts, key=lambda item: item.message_id)
         apart = tuple(apart)
-        now = _naive_utc(now)
+        now = naive_utc(now)
         stored = []
-        with _writing(self._engine) as connection:
+        with self.writing() as connection:
             taken = _taken(connection, {draft.campaign for draft in drafts}, apart)
             for draft in drafts:
                 slot = _slot(draft, apart)
@@ -230,6 +332,16 @@ class Store:
                     taken.add(slot)
                     stored.append(draft)
         return stored
+
+    def missing(
+        self, drafts: Iterable[Message], apart: Iterable[str] = ()
+    ) -> list[Message]:
+        """Those that `add` would store: asked before a text is paid for."""
+        drafts, apart = list(drafts), tuple(apart)
+        campaigns = {draft.campaign for draft in drafts}
+        with self._engine.connect() as connection:
+            taken = _taken(connection, campaigns, apart)
+        return [draft for draft in drafts if _slot(draft, apart) not in taken]
 
     def record(
         self,
@@ -244,30 +356,20 @@ class Store:
         Raises
         ------
         IllegalMove
-            The message is not there, the move is not in MOVES, or another
-            process moved the message in the meantime.
+            The message is not there, the move is not in MOVES, nobody did it, a
+            rejection has no reason, or the sender has the message in hand.
         """
-        row: dict[str, Any] = {"event": event, "actor": actor, "reason": reason}
-        row["happened_at"] = _naive_utc(now)
-        try:
-            with _writing(self._engine) as connection:
-                sequence, state = _newest(connection, message_id)
-                check_move(message_id, state, event)
-                row |= {"message_id": message_id, "sequence": sequence + 1}
-                connection.execute(sa.insert(message_events), row)
-        except IntegrityError:
-            raise IllegalMove(
-                f"Message {message_id}: another process changed it, or it is not "
-                "there. Look at its state and decide again."
-            ) from None
-        return sequence + 1
+        with self.writing() as connection:
+            lock_message(connection, message_id)
+            _refuse_while_claimed(connection, message_id)
+            return append_event(connection, message_id, event, actor, now, reason)
 
     def messages(self, source_system: str | None = None) -> list[dict[str, Any]]:
         """All messages with `state` and `sent_at`, in a fixed order."""
-        query = current_messages().order_by(messages.c.message_id)
+        query = sa.select(current).order_by(current.c.message_id)
         if source_system is not None:
-            query = query.where(messages.c.source_system == source_system)
-        return self._rows(query)
+            query = query.where(current.c.source_system == source_system)
+        return self.rows(query)
 
     def events(self, source_system: str | None = None) -> list[dict[str, Any]]:
         """All events, in order of message and sequence."""
@@ -277,11 +379,24 @@ class Store:
             query = query.join(messages).where(
                 messages.c.source_system == source_system
             )
-        return self._rows(query)
+        return self.rows(query)
 
-    def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        with self._engine.connect() as connection:
+    def rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        """Run a query and return its rows."""
+        with self.reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One transaction that reads."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """One transaction that writes."""
+        with _writing(self._engine) as connection:
+            yield connection
 
 
 def check_move(message_id: str, state: str | None, event: str) -> None:
@@ -294,34 +409,67 @@ def check_move(message_id: str, state: str | None, event: str) -> None:
         )
 
 
-def current_messages() -> sa.Select[Any]:
-    """Each message with the state of its newest event and when it was sent."""
-    newest = (
-        sa.select(
-            message_events.c.message_id,
-            sa.func.max(message_events.c.sequence).label("sequence"),
+def append_event(
+    connection: sa.Connection,
+    message_id: str,
+    event: str,
+    actor: str,
+    now: datetime,
+    reason: str | None = None,
+) -> int:
+    """Append an event to a message that this transaction has locked."""
+    sequence, state = newest_event(connection, message_id)
+    check_move(message_id, state, event)
+    if not actor.strip():
+        raise IllegalMove(f"Message {message_id}: {event} needs an actor.")
+    if event == "rejected" and not (reason or "").strip():
+        raise IllegalMove(f"Message {message_id}: a rejection needs a reason.")
+    row = {
+        "message_id": message_id,
+        "sequence": sequence + 1,
+        "event": event,
+        "actor": actor,
+        "reason": reason,
+        "happened_at": naive_utc(now),
+    }
+    try:
+        connection.execute(sa.insert(message_events), row)
+    except IntegrityError:
+        raise IllegalMove(
+            f"Message {message_id}: another process changed it, or it is not "
+            "there. Look at its state and decide again."
+        ) from None
+    return sequence + 1
+
+
+def lock_message(connection: sa.Connection, message_id: str) -> None:
+    """Make others who would move the message wait; SQLite's lock does already."""
+    connection.execute(
+        sa.select(messages.c.message_id)
+        .where(messages.c.message_id == message_id)
+        .with_for_update(key_share=True)
+    )
+
+
+def newest_attempt(connection: sa.Connection, message_id: str) -> Any:
+    """The newest row of `delivery_attempts`, or None."""
+    columns = delivery_attempts.c
+    return connection.execute(
+        sa.select(delivery_attempts)
+        .where(columns.message_id == message_id)
+        .order_by(columns.attempt.desc())
+        .limit(1)
+    ).first()
+
+
+def _refuse_while_claimed(connection: sa.Connection, message_id: str) -> None:
+    attempt = newest_attempt(connection, message_id)
+    if attempt is not None and attempt.outcome in (None, "unknown"):
+        raise IllegalMove(
+            f"Message {message_id} may be on its way: an attempt has no outcome "
+            "yet. Wait for it; if it stays so, `python -m intervene send --unknown` "
+            "says what to do."
         )
-        .group_by(message_events.c.message_id)
-        .subquery()
-    )
-    now = message_events.alias("now")
-    sent = (
-        sa.select(sa.func.min(message_events.c.happened_at))
-        .where(message_events.c.message_id == messages.c.message_id)
-        .where(message_events.c.event == "sent")
-        .scalar_subquery()
-    )
-    return (
-        sa.select(messages, now.c.event.label("state"), sent.label("sent_at"))
-        .join(newest, newest.c.message_id == messages.c.message_id)
-        .join(
-            now,
-            sa.and_(
-                now.c.message_id == newest.c.message_id,
-                now.c.sequence == newest.c.sequence,
-            ),
-        )
-    )
 
 
 def _taken(
@@ -366,7 +514,8 @@ def _insert(connection: sa.Connection, draft: Message, now: datetime) -> bool:
     return True
 
 
-def _newest(connection: sa.Connection, message_id: str) -> tuple[int, str | None]:
+def newest_event(connection: sa.Connection, message_id: str) -> tuple[int, str | None]:
+    """Sequence and name of the newest event; 0 and None where there is none."""
     columns = message_events.c
     row = connection.execute(
         sa.select(columns.sequence, columns.event)
@@ -377,7 +526,8 @@ def _newest(connection: sa.Connection, message_id: str) -> tuple[int, str | None
     return (row.sequence, row.event) if row else (0, None)
 
 
-def _naive_utc(moment: datetime) -> datetime:
+def naive_utc(moment: datetime) -> datetime:
+    """The moment in UTC, without a zone, as the store keeps times."""
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -429,13 +579,21 @@ def _make_engine(url: str) -> sa.Engine:
             )
         if parsed.get_backend_name() == "sqlite":
             return _sqlite_engine(parsed)
-        return sa.create_engine(parsed, hide_parameters=True)
+        return _postgresql_engine(parsed)
     except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
         # The URL is not repeated: it may hold a password.
         raise StoreError(
             f"INTERVENE_STORE is not usable: {_first_line(error)}. Use "
-            "sqlite:///path/to/file, or postgresql://… with its driver installed."
+            "sqlite:///path/to/file, or postgresql://… with its driver: "
+            "`pip install '.[postgres]'`."
         ) from None
+
+
+def _postgresql_engine(url: sa.URL) -> sa.Engine:
+    # Without a driver in the URL, what that means changes with SQLAlchemy.
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return sa.create_engine(url, hide_parameters=True)
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
@@ -474,8 +632,24 @@ def _create_tables(engine: sa.Engine) -> None:
 
 
 def _create_all(engine: sa.Engine) -> None:
+    """Make what is missing; the view comes last and says that guards are there."""
+    name = engine.dialect.name
     with _writing(engine) as connection:
+        if name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
         metadata.create_all(connection)
+        if sa.inspect(connection).has_table(CURRENT):
+            return
+        for guard in GUARDS[name]:
+            connection.exec_driver_sql(guard)
+        connection.exec_driver_sql(_view_ddl(engine.dialect))
+
+
+def _view_ddl(dialect: sa.Dialect) -> str:
+    query = current_messages().compile(
+        dialect=dialect, compile_kwargs={"literal_binds": True}
+    )
+    return f"CREATE VIEW {CURRENT} AS {query}"
 
 
 @contextmanager

@@ -13,6 +13,15 @@ PLAIN_FORMS = str.maketrans("“”„«»‘’–—‑", '"""""\'\'---')  # n
 
 EMAIL_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 LINK = re.compile(r"(?:\b[a-z][a-z0-9+.-]*://|\bwww\.)\S*", re.IGNORECASE)
+# Without a scheme: with a path, or ending as addresses on the web do.
+TOP_LEVELS = (
+    "com|org|net|info|biz|edu|gov|io|co|me|ly|gl|app|dev|xyz|top|site|online|shop|live"
+    "|link|click|ru|cn|no|es|uk|de|eu|us|example|test"
+)
+BARE_LINK = re.compile(
+    rf"(?<![\w@.])(?:[a-z0-9-]+\.)+(?:[a-z]{{2,}}/\S*|(?:{TOP_LEVELS})(?![\w-]))\S*"
+)
+LONG_NUMBER = re.compile(r"\+\d[\d ()./-]{5,}\d|\d(?:[ ()./-]?\d){8,}")
 # Braces are ours (placeholders), angle brackets are HTML's.
 MARKUP = re.compile(r"[{}<>`]+")
 
@@ -36,12 +45,17 @@ def one_line(text: str | None, limit: int) -> str | None:
     text = "".join(
         " " if unicodedata.category(char)[0] in "CZ" else char for char in text
     )
-    for unwanted in (LINK, EMAIL_ADDRESS, MARKUP):
+    for unwanted in (LINK, EMAIL_ADDRESS, BARE_LINK, LONG_NUMBER, MARKUP):
         text = unwanted.sub(" ", text)
     text = " ".join(text.split())
     if len(text) > limit:
         text = text[: limit - 1].rstrip() + "…"
     return text if any(char.isalnum() for char in text) else None
+
+
+def bare_link(text: str) -> bool:
+    """Whether text holds an address on the web that has no scheme."""
+    return BARE_LINK.search(text.lower()) is not None
 
 
 def to_gsm7(text: str) -> str | None:

@@ -7,8 +7,10 @@ names, defaults and rules; `.env.example` documents each.
 import os
 import re
 from datetime import date
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -21,7 +23,14 @@ TARGET_DEFINITIONS = (
     "assessment_not_passed",
     "assessment_missed",
 )
-SECRETS = ("google_api_key", "intervene_store")
+SECRETS = (
+    "google_api_key",
+    "intervene_store",
+    "smtp_password",
+    "sms_target",
+    "in_app_target",
+)
+SMTP_SECURITY = ("starttls", "tls", "none")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 TRUE_WORDS = ("true", "1", "yes", "on")
 FALSE_WORDS = ("false", "0", "no", "off", "")
@@ -47,6 +56,25 @@ ALLOWED = {
     "model_subsample": "use a number above 0, at most 1, or nothing",
     "model_scale_pos_weight": "use a number above 0, at most 1000, or nothing",
     "target_definition": "use one of " + ", ".join(TARGET_DEFINITIONS),
+    "intervene_stop": "use true or false",
+    "quiet_hours": "use two times such as 21:00-08:00, or nothing",
+    "delivery_timezone": "use a time zone such as Europe/Oslo",
+    "contact_cap": "use a whole number from 1 to 1000, or nothing",
+    "contact_cap_days": "use a whole number from 1 to 365",
+    "smtp_port": "use a whole number from 1 to 65535",
+    "smtp_security": "use one of " + ", ".join(SMTP_SECURITY),
+    "mail_from": "use an address such as Course team <advice@example.org>, or nothing",
+    "unsubscribe_url": "use an https:// address, or nothing",
+    "google_gemini_base_url": "use an address that begins with http:// or https://",
+    "gemini_models": "use names of models with commas between them",
+    "gemini_concurrency": "use a whole number from 1 to 256",
+    "gemini_requests_per_minute": "use a whole number from 1 to 1000000",
+    "gemini_tokens_per_minute": "use a whole number from 1 to 1000000000",
+    "gemini_timeout_seconds": "use a number above 0, at most 600",
+    "gemini_max_requests": "use a whole number from 0, or nothing",
+    "gemini_max_tokens": "use a whole number from 0, or nothing",
+    "gemini_max_cost": "use a number from 0 to 1000000, or nothing",
+    "gemini_keep_requests": "use true or false",
     "log_level": "use one of " + ", ".join(LOG_LEVELS),
     "warehouse_path": "use the path of a DuckDB file not called main.duckdb",
     "models_path": "use the path of a folder",
@@ -102,8 +130,40 @@ class Settings(BaseSettings):
     model_scale_pos_weight: Annotated[float, Field(gt=0, le=1000)] | None = None
 
     google_api_key: SecretStr | None = None
+    google_gemini_base_url: str = ""
+    gemini_models: Annotated[tuple[str, ...], NoDecode] = (
+        "gemini-2.5-flash",
+        "gemini-2.5-flash-lite",
+    )
+    gemini_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    gemini_requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    gemini_tokens_per_minute: Annotated[int, Field(ge=1, le=10**9)] = 4_000_000
+    gemini_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60.0
+    gemini_max_requests: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    gemini_max_tokens: Annotated[int, Field(ge=0, le=10**12)] | None = None
+    gemini_max_cost: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    gemini_prices: Path | None = None
+    gemini_keep_requests: bool = False
     # Secret, because the URL of a PostgreSQL may hold a password.
     intervene_store: SecretStr = SecretStr("")
+
+    intervene_stop: bool = False
+    quiet_hours: str = "21:00-08:00"
+    delivery_timezone: str = "UTC"
+    contact_cap: Annotated[int, Field(ge=1, le=1000)] | None = 2
+    contact_cap_days: Annotated[int, Field(ge=1, le=365)] = 7
+    smtp_host: str = ""
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] = 587
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str = ""
+    smtp_password: SecretStr = SecretStr("")
+    mail_from: str = ""
+    unsubscribe_url: str = ""
+    mail_folder: str = ""
+    # Secret, because a target of apprise holds the service's key.
+    sms_target: SecretStr = SecretStr("")
+    in_app_target: SecretStr = SecretStr("")
+    drop_folder: str = ""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -122,12 +182,17 @@ class Settings(BaseSettings):
         "model_subsample",
         "model_scale_pos_weight",
         "google_api_key",
+        "gemini_max_requests",
+        "gemini_max_tokens",
+        "gemini_max_cost",
+        "gemini_prices",
         "confidence_threshold",
         "fairness_max_gap",
         "flag_capacity",
         "contact_cost",
         "pass_value",
         "contact_effect",
+        "contact_cap",
         mode="before",
     )
     @classmethod
@@ -160,7 +225,30 @@ class Settings(BaseSettings):
     def _parse_window(cls, value: Any) -> int:
         return _whole_number(value)
 
-    @field_validator("include_attributes", mode="before")
+    @field_validator("gemini_models", mode="before")
+    @classmethod
+    def _parse_models(cls, value: Any) -> tuple[str, ...]:
+        items = value.split(",") if isinstance(value, str) else list(value)
+        models = tuple(item.strip() for item in items)
+        if not all(re.fullmatch(r"[\w.-]+", model) for model in models):
+            raise ValueError(ALLOWED["gemini_models"])
+        return tuple(dict.fromkeys(models))
+
+    @field_validator("google_gemini_base_url")
+    @classmethod
+    def _is_web_address(cls, value: str) -> str:
+        if value and not re.match(r"https?://[^/\s]", value):
+            raise ValueError(ALLOWED["google_gemini_base_url"])
+        return value
+
+    @field_validator("gemini_prices", mode="after")
+    @classmethod
+    def _prices_from_project_root(cls, value: Path | None) -> Path | None:
+        return value and PROJECT_ROOT / value.expanduser()
+
+    @field_validator(
+        "include_attributes", "gemini_keep_requests", "intervene_stop", mode="before"
+    )
     @classmethod
     def _parse_boolean(cls, value: Any) -> bool:
         text = str(value).strip().lower()
@@ -194,6 +282,38 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[01]|[01]?\.\d+", text) or float(text) > 1:
             raise ValueError(ALLOWED["prediction_threshold"])
         return float(text)
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _is_two_times(cls, value: str) -> str:
+        hour = r"([01]\d|2[0-3]):[0-5]\d"
+        if value and not re.fullmatch(f"{hour}-{hour}", value):
+            raise ValueError(ALLOWED["quiet_hours"])
+        return value
+
+    @field_validator("delivery_timezone")
+    @classmethod
+    def _is_known_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(ALLOWED["delivery_timezone"]) from None
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _is_one_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[^@\s]+@[^@\s]+", parseaddr(value)[1]):
+            raise ValueError(ALLOWED["mail_from"])
+        return value
+
+    @field_validator("unsubscribe_url")
+    @classmethod
+    def _is_https(cls, value: str) -> str:
+        # Mail programs call it by themselves, with the message's id in it.
+        if value and not re.fullmatch(r"https://[^\s<>]+", value):
+            raise ValueError(ALLOWED["unsubscribe_url"])
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod

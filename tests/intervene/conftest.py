@@ -1,11 +1,14 @@
 """Fixtures: a small warehouse, and a way to run the commands."""
 
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from delivery_servers import find_postgresql, postgresql
 from intervene_examples import (
     CONTACT_DDL,
     FLAG_DDL,
@@ -54,3 +57,33 @@ def run(
         return Outcome(int(stopped.value.code or 0), captured.out, captured.err)
 
     return command
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """A PostgreSQL server of this test session; yields a URL."""
+    programs = find_postgresql()
+    if programs is None:
+        pytest.skip("no PostgreSQL server on this machine (Debian: postgresql)")
+    with postgresql(programs) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    """The URL of an empty schema, which costs less than a database."""
+    name = f"store_{uuid.uuid4().hex}"
+    url = sa.make_url(postgresql_server).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"create schema {name}")
+    engine.dispose()
+    return f"{postgresql_server}?options=-csearch_path%3D{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store, on each database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/each/store.sqlite"
+    return request.getfixturevalue("postgresql_url")

@@ -256,9 +256,9 @@ def test_a_locked_warehouse_leaves_the_drafts_safe(warehouse, run, monkeypatch):
         holder.append(process)
         return original(*arguments)
 
-    original = commands.draft
+    original = commands.write
     with monkeypatch.context() as patched:
-        patched.setattr(commands, "draft", draft_then_lock)
+        patched.setattr(commands, "write", draft_then_lock)
         patched.setattr(
             commands, "open_warehouse", partial(open_warehouse, wait_seconds=0.2)
         )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, timezone
 
@@ -16,12 +18,13 @@ from intervene.store import (
     Message,
     StoreError,
     current_messages,
+    message_events,
     messages,
     metadata,
     open_store,
     store_url,
 )
-from ml.settings import Settings
+from ml.settings import PROJECT_ROOT, Settings
 
 NOW = datetime(2026, 3, 4, 9, tzinfo=UTC)
 MESSAGE = Message(
@@ -43,6 +46,7 @@ MESSAGE = Message(
     body="Hi {first_name}",
 )
 ID = MESSAGE.message_id
+DELETE = sa.delete(message_events)
 
 
 def change(**changes):
@@ -60,12 +64,20 @@ def url(path):
 
 
 @pytest.fixture
+def each(store_url):
+    """The store on each database."""
+    with open_store(store_url) as opened:
+        yield opened
+
+
+@pytest.fixture
 def store(url):
     with open_store(url) as opened:
         yield opened
 
 
-def test_a_draft_is_stored_once_with_its_events(store):
+def test_a_draft_is_stored_once_with_its_events(each):
+    store = each
     assert store.add([MESSAGE], NOW) == [MESSAGE]
     assert store.add([MESSAGE], NOW + timedelta(days=1)) == []
     [row] = store.messages()
@@ -166,12 +178,12 @@ def test_every_move_is_allowed_or_refused_by_the_one_table(store, url, state):
         message = change(student_id=f"{state}-{event}")
         insert_without_events(url, message)
         for step in path_to(state):
-            store.record(message.message_id, step, "advisor", NOW)
+            store.record(message.message_id, step, "advisor", NOW, "why")
         if event in MOVES[state]:
-            store.record(message.message_id, event, "advisor", NOW)
+            store.record(message.message_id, event, "advisor", NOW, "why")
         else:
             with pytest.raises(IllegalMove, match=f"cannot become {event}"):
-                store.record(message.message_id, event, "advisor", NOW)
+                store.record(message.message_id, event, "advisor", NOW, "why")
 
 
 @pytest.mark.parametrize(
@@ -189,9 +201,9 @@ def test_every_move_is_allowed_or_refused_by_the_one_table(store, url, state):
 def test_nothing_goes_out_unapproved_twice_or_back(store, steps):
     store.add([MESSAGE], NOW)
     for step in steps[:-1]:
-        store.record(ID, step, "advisor", NOW)
-    with pytest.raises(IllegalMove):
-        store.record(ID, steps[-1], "advisor", NOW)
+        store.record(ID, step, "advisor", NOW, "why")
+    with pytest.raises(IllegalMove, match="cannot become"):
+        store.record(ID, steps[-1], "advisor", NOW, "why")
 
 
 def insert_without_events(url, message):
@@ -252,6 +264,129 @@ def test_of_many_at_once_one_moves_a_message(store, url):
         results = list(pool.map(approve, range(6)))
     assert sorted(results, key=str) == [4, None, None, None, None, None]
     assert [event["event"] for event in store.events()].count("approved") == 1
+
+
+def test_an_approval_has_an_actor_and_a_rejection_a_reason(each):
+    each.add([MESSAGE], NOW)
+    with pytest.raises(IllegalMove, match="approved needs an actor"):
+        each.record(ID, "approved", " ", NOW)
+    for reason in (None, " "):
+        with pytest.raises(IllegalMove, match="needs a reason"):
+            each.record(ID, "rejected", "advisor", NOW, reason)
+    assert len(each.events()) == 3
+
+
+@pytest.mark.parametrize(
+    ("sequence", "event", "actor", "reason", "words"),
+    [
+        (4, "sent", "x", None, "move is not possible"),
+        (4, "proposed", "x", None, "move is not possible"),
+        (6, "approved", "x", None, "has no gaps"),
+        (3, "approved", "x", None, "has no gaps"),
+        (4, "approved", "", None, "needs an actor"),
+        (4, "rejected", "x", "", "needs a reason"),
+    ],
+)
+def test_the_database_itself_refuses_what_cannot_be(
+    each, sequence, event, actor, reason, words
+):
+    """Whoever writes the row, with whatever program."""
+    each.add([MESSAGE], NOW)
+    row = {"message_id": ID, "sequence": sequence, "event": event, "actor": actor}
+    row |= {"reason": reason, "happened_at": datetime(2026, 3, 4)}
+    refused = pytest.raises(sa.exc.IntegrityError, match=words)
+    with refused, each.writing() as connection:
+        connection.execute(sa.insert(message_events), row)
+    for statement in (sa.update(message_events).values(actor="y"), DELETE):
+        refused = pytest.raises(sa.exc.IntegrityError, match="append-only")
+        with refused, each.writing() as connection:
+            connection.execute(statement)
+    assert [event["event"] for event in each.events()] == [
+        "proposed",
+        "drafted",
+        "checked",
+    ]
+
+
+def test_the_view_has_the_state_with_who_when_and_why(each):
+    each.add([MESSAGE, change(student_id="s2")], NOW)
+    each.record(ID, "rejected", "advisor-1", NOW + timedelta(hours=1), "wrong tone")
+    with each.reading() as connection:
+        rows = connection.exec_driver_sql(
+            "select student_id, state, state_actor, state_reason, sent_at"
+            " from current_messages order by student_id"
+        ).all()
+    assert [tuple(row) for row in rows] == [
+        ("s1", "rejected", "advisor-1", "wrong tone", None),
+        ("s2", "checked", "template", None, None),
+    ]
+    assert each.messages() == each.rows(
+        current_messages().order_by(messages.c.message_id)
+    )
+
+
+def test_a_store_from_before_the_guards_gets_them(url, path):
+    with open_store(url) as store:
+        store.add([MESSAGE], NOW)
+    with sqlite3.connect(path) as connection:
+        connection.execute("drop view current_messages")
+        connection.execute("drop trigger message_events_guard")
+        connection.execute("drop table delivery_attempts")
+    with open_store(url) as store:
+        assert store.messages()[0]["state"] == "checked"
+    refused = pytest.raises(sqlite3.IntegrityError, match="not possible")
+    with sqlite3.connect(path) as connection, refused:
+        connection.execute(
+            "insert into message_events values (?, 4, 'sent', 'x', null, '2026')", [ID]
+        )
+
+
+APPROVE_ALL = """
+import sys
+from datetime import UTC, datetime
+from intervene.store import IllegalMove, open_store
+
+url, actor = sys.argv[1:]
+with open_store(url) as store:
+    ids = sorted(row["message_id"] for row in store.messages())
+    print("ready", flush=True)
+    sys.stdin.readline()
+    won = 0
+    for message_id in ids:
+        try:
+            store.record(message_id, "approved", actor, datetime.now(UTC))
+            won += 1
+        except IllegalMove:
+            pass
+print(won)
+"""
+
+
+def test_two_processes_at_once_approve_each_message_once(each, store_url):
+    each.add([change(student_id=f"s{number}") for number in range(60)], NOW)
+    racing = [
+        subprocess.Popen(
+            [sys.executable, "-c", APPROVE_ALL, store_url, f"advisor-{number}"],
+            cwd=PROJECT_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in racing:
+        assert process.stdout.readline() == "ready\n"
+    for process in racing:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    won = [int(process.communicate(timeout=60)[0]) for process in racing]
+    assert sum(won) == 60
+    approvals = [row for row in each.events() if row["event"] == "approved"]
+    assert len({row["message_id"] for row in approvals}) == len(approvals) == 60
+
+
+def test_many_at_once_make_the_tables_and_draft_once_on_postgresql(postgresql_url):
+    test_many_at_once_make_the_tables_and_draft_once(postgresql_url)
 
 
 def test_many_at_once_make_the_tables_and_draft_once(url):
