@@ -21,10 +21,13 @@ FIT_THREADS = 1
 CORES = joblib.cpu_count()
 # Full resolution, at which every model that gives final scores is fitted.
 BINS = 256
-# The search only has to tell good candidates from bad, and is a third faster so.
+# The search only has to tell good candidates from bad. It looks at coarser bins, and
+# at no missing value: XGBoost is half as fast again where every row has every value.
 SEARCH_BINS = 64
+# Stands for a missing number in the search: below every value.
+BELOW_ALL = np.float32(-1e30)
 # Rows that the search copies at a time.
-BATCH_ROWS = 16_384
+BATCH_ROWS = 8_192
 # glibc's number for the size from which a block goes back to the system when freed.
 M_MMAP_THRESHOLD = -3
 FIXED = {
@@ -91,7 +94,7 @@ class _Batches(xgb.DataIter):
         self._next += BATCH_ROWS
         if len(batch):
             input_data(
-                data=self._rows[batch],
+                data=without_missing(self._rows[batch], self._contract),
                 label=self._labels[batch],
                 feature_names=self._contract.names,
                 feature_types=self._contract.xgboost_types,
@@ -112,6 +115,38 @@ def search_matrix(
         max_bin=SEARCH_BINS,
         nthread=CORES,
     )
+
+
+def search_margins(
+    booster: xgb.Booster,
+    rows: np.ndarray,
+    chosen: np.ndarray,
+    contract: FeatureContract,
+) -> np.ndarray:
+    """Raw log-odds of the chosen rows by a model of a `search_matrix`."""
+    batches = np.array_split(chosen, -(-len(chosen) // BATCH_ROWS))
+    found = [
+        booster.inplace_predict(
+            without_missing(rows[batch], contract), predict_type="margin"
+        )
+        for batch in batches
+    ]
+    return np.concatenate(found).astype(np.float64)
+
+
+def without_missing(rows: np.ndarray, contract: FeatureContract) -> np.ndarray:
+    """A copy of the rows in which a missing value is a value of its own.
+
+    Below all others for a number, one more category for a category.
+    """
+    instead = np.array(
+        [
+            len(contract.categories[name]) if name in contract.categories else BELOW_ALL
+            for name in contract.names
+        ],
+        dtype=np.float32,
+    )
+    return np.where(np.isnan(rows), instead, rows)
 
 
 def plain_matrix(rows: np.ndarray, contract: FeatureContract) -> xgb.DMatrix:
@@ -138,17 +173,6 @@ def fit(
 def margins(booster: xgb.Booster, matrix: xgb.DMatrix) -> np.ndarray:
     """Raw log-odds, one per row, before calibration."""
     return booster.predict(matrix, output_margin=True).astype(np.float64)
-
-
-def margins_of(
-    booster: xgb.Booster, rows: np.ndarray, chosen: np.ndarray
-) -> np.ndarray:
-    """The same for the chosen rows of `ml.features.encode`, batch by batch."""
-    batches = np.array_split(chosen, -(-len(chosen) // BATCH_ROWS))
-    found = [
-        booster.inplace_predict(rows[batch], predict_type="margin") for batch in batches
-    ]
-    return np.concatenate(found).astype(np.float64)
 
 
 def contributions(booster: xgb.Booster, matrix: xgb.DMatrix) -> np.ndarray:

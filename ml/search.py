@@ -2,11 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,8 +20,9 @@ from ml.boosting import (
     SEED,
     fit,
     give_back_memory,
-    margins_of,
+    search_margins,
     search_matrix,
+    training_matrix,
 )
 from ml.dataset import FOLDS
 from ml.features import FeatureContract
@@ -44,10 +43,9 @@ PARAMETERS = [
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The winner's parameters, the models of its folds, and the whole table."""
+    """The winner's parameters and score, and the whole table."""
 
     parameters: dict[str, Any]
-    fold_models: list[xgb.Booster]
     best_score: float
     table: pd.DataFrame
 
@@ -63,13 +61,13 @@ class Fold:
     rows: np.ndarray
     labels: np.ndarray
     held_out: np.ndarray
+    contract: FeatureContract
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One candidate on one fold; the model waits in a file."""
+    """One candidate on one fold."""
 
-    model: Path
     score: float
     fit_seconds: float
     score_seconds: float
@@ -123,8 +121,6 @@ def run_search(
 ) -> SearchResult:
     """Fit every candidate on every fold and keep the best.
 
-    Fold after fold, so that no more than one of them is binned at a time.
-
     Parameters
     ----------
     rows, labels, students
@@ -138,25 +134,13 @@ def run_search(
     """
     give_back_memory()
     candidates = sample_candidates(fixed)
-    # 45 models can weigh as much as the rows, and three are wanted in the end.
-    with TemporaryDirectory() as folder:
-        fits = [
-            _fit_all(
-                candidates,
-                bin_fold(rows, labels, held_out, contract),
-                Path(folder, f"fold_{number}"),
-                on_fit,
-                threads,
-            )
-            for number, held_out in enumerate(make_folds(labels, students))
-        ]
-        table = _results_table(candidates, fits)
-        # Among equals the first drawn wins.
-        best = int(table["mean_test_score"].argmax())
-        models = [xgb.Booster(model_file=found[best].model) for found in fits]
+    held_out = make_folds(labels, students)
+    folds = (bin_fold(rows, labels, fold, contract) for fold in held_out)
+    table = _results_table(candidates, _fit_all(candidates, folds, on_fit, threads))
+    # Among equals the first drawn wins.
+    best = int(table["mean_test_score"].argmax())
     return SearchResult(
         parameters=candidates[best],
-        fold_models=models,
         best_score=float(table["mean_test_score"].iloc[best]),
         table=table,
     )
@@ -169,15 +153,15 @@ def fit_folds(
     contract: FeatureContract,
     parameters: dict[str, Any],
 ) -> list[xgb.Booster]:
-    """The models of the folds for parameters that were chosen before."""
-    return [
-        fit(
-            bin_fold(rows, labels, held_out, contract).train,
-            parameters,
-            SEARCH_BINS,
-        )
-        for held_out in make_folds(labels, students)
-    ]
+    """The models of the folds for the chosen parameters, at full resolution."""
+
+    def fit_fold(held_out: np.ndarray) -> xgb.Booster:
+        others = _others(held_out, len(labels))
+        matrix = training_matrix(rows[others], labels[others], contract)
+        return fit(matrix, parameters)
+
+    with ThreadPoolExecutor(CORES) as pool:
+        return list(pool.map(fit_fold, make_folds(labels, students)))
 
 
 def bin_fold(
@@ -187,37 +171,43 @@ def bin_fold(
     contract: FeatureContract,
 ) -> Fold:
     """Bin the rows that are not held out; every candidate uses the same bins."""
-    others = np.ones(len(labels), dtype=bool)
-    others[held_out] = False
-    train = search_matrix(rows, labels, np.flatnonzero(others), contract)
-    return Fold(train, rows, labels, held_out)
+    others = _others(held_out, len(labels))
+    train = search_matrix(rows, labels, others, contract)
+    return Fold(train, rows, labels, held_out, contract)
+
+
+def _others(held_out: np.ndarray, rows: int) -> np.ndarray:
+    """Positions of the rows that are not held out."""
+    return np.setdiff1d(np.arange(rows), held_out, assume_unique=True)
 
 
 def _fit_all(
     candidates: list[dict[str, Any]],
-    fold: Fold,
-    folder: Path,
+    folds: Iterator[Fold],
     on_fit: Callable[[], None],
     threads: int,
-) -> list[Fit]:
-    """Fit every candidate on one fold; the answer is in their order."""
-    folder.mkdir()
+) -> list[list[Fit]]:
+    """Fit every candidate on every fold: one list per fold, in their order.
+
+    The next fold is binned when a core has nothing left to do on this one, so that no
+    core waits for another and no more than two folds are binned at a time.
+    """
     # The longest last would leave the other cores idle at the end.
-    order = sorted(
-        range(len(candidates)), key=lambda number: -_cost(candidates[number])
-    )
-    fits: dict[int, Fit] = {}
+    order = sorted(range(len(candidates)), key=lambda n: -_cost(candidates[n]))
+    submitted: list[dict[int, Future[Fit]]] = []
     with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(
-            lambda number: _fit_one(
-                candidates[number], fold, folder / f"candidate_{number}.ubj"
-            ),
-            order,
-        )
-        for number, one in zip(order, found, strict=True):
-            fits[number] = one
-            on_fit()
-    return [fits[number] for number in range(len(candidates))]
+        for fold in folds:
+            fits = {n: pool.submit(_fit_one, candidates[n], fold) for n in order}
+            submitted.append(fits)
+            for one in fits.values():
+                one.add_done_callback(lambda _: on_fit())
+            _wait_for_an_idle_core(list(fits.values()), threads)
+    return [[fits[n].result() for n in sorted(fits)] for fits in submitted]
+
+
+def _wait_for_an_idle_core(fits: list[Future[Fit]], threads: int) -> None:
+    while len(running := [one for one in fits if not one.done()]) >= threads:
+        wait(running, return_when=FIRST_COMPLETED)
 
 
 def _cost(candidate: dict[str, Any]) -> float:
@@ -225,15 +215,14 @@ def _cost(candidate: dict[str, Any]) -> float:
     return float(candidate["n_estimators"]) * float(candidate["max_depth"])
 
 
-def _fit_one(candidate: dict[str, Any], fold: Fold, file: Path) -> Fit:
+def _fit_one(candidate: dict[str, Any], fold: Fold) -> Fit:
     started = time.perf_counter()
     model = fit(fold.train, candidate, SEARCH_BINS)
     fitted = time.perf_counter()
-    scores = margins_of(model, fold.rows, fold.held_out)
+    scores = search_margins(model, fold.rows, fold.held_out, fold.contract)
     score = average_precision_score(fold.labels[fold.held_out], scores)
     scored = time.perf_counter()
-    model.save_model(file)
-    return Fit(file, float(score), fitted - started, scored - fitted)
+    return Fit(float(score), fitted - started, scored - fitted)
 
 
 def _results_table(

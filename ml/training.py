@@ -101,6 +101,13 @@ def _fit(
     return fit(training_matrix(rows, points.labels, contract), parameters)
 
 
+def _fit_folds(
+    points: Points, contract: FeatureContract, parameters: dict[str, Any]
+) -> list[xgb.Booster]:
+    rows = encode(points.features, contract)
+    return fit_folds(rows, points.labels, points.students, contract, parameters)
+
+
 def _score_with(
     model: xgb.Booster, contract: FeatureContract, points: Points
 ) -> Scored:
@@ -131,7 +138,7 @@ def _fit_winner(
     return Artifact(
         run_id=inputs.run_id,
         model=_fit(split.known, contract, found.parameters),
-        fold_models=found.fold_models,
+        fold_models=_fit_folds(split.search, contract, found.parameters),
         contract=contract,
         calibration=calibration,
         bands=choose_bands(calibration.apply(later.margins), later.labels),
@@ -276,8 +283,6 @@ def refit(parent: Artifact, points: Points, as_of_date: date) -> Refitted:
         inputs=inputs,
         contract=contract,
         model=fit(training_matrix(rows, known.labels, contract), parent.parameters),
-        fold_models=fit_folds(
-            rows, known.labels, known.students, contract, parent.parameters
-        ),
+        fold_models=_fit_folds(known, contract, parent.parameters),
     )
     return Refitted(artifact, parent.run_id, len(known))

@@ -1,17 +1,19 @@
 """The search: grouped folds, fixed parameters, the same winner every time."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ml import boosting
-from ml.boosting import SEARCH_BINS
+from ml.boosting import SEARCH_BINS, fit, without_missing
 from ml.dataset import FOLDS
 from ml.features import FeatureContract
 from ml.search import (
     CANDIDATES,
     PARAMETERS,
+    bin_fold,
     fit_folds,
     make_folds,
     run_search,
@@ -71,7 +73,8 @@ def test_the_search_makes_45_fits_and_keeps_the_best(
     assert found.best_score == table["mean_test_score"].max()
     winner = table[table["rank_test_score"] == 1].iloc[0]
     assert f'"learning_rate": {found.parameters["learning_rate"]}' in winner["params"]
-    assert len(found.fold_models) == FOLDS
+    models = fit_folds(*data, CONTRACT, found.parameters)
+    assert len(models) == FOLDS
 
 
 def test_the_same_inputs_give_the_same_bits_on_any_number_of_threads(
@@ -86,8 +89,6 @@ def test_the_same_inputs_give_the_same_bits_on_any_number_of_threads(
         for run in runs
     )
     assert first.equals(second)
-    for one, other in zip(runs[0].fold_models, runs[1].fold_models, strict=True):
-        assert one.save_raw() == other.save_raw()
 
 
 def test_among_equals_the_first_drawn_wins(
@@ -111,15 +112,26 @@ def test_binning_gives_the_same_bits_on_any_number_of_threads(
     models = []
     for cores in (1, 4):
         monkeypatch.setattr(boosting, "CORES", cores)
-        arguments = (task.rows, task.labels, task.students, task.contract)
-        models.append(fit_folds(*arguments, {"n_estimators": 5}))
-    for one, other in zip(*models, strict=True):
+        fold = bin_fold(task.rows, task.labels, np.arange(2000), task.contract)
+        models.append(fit(fold.train, {"n_estimators": 5}, SEARCH_BINS))
+        models.extend(
+            fit_folds(
+                task.rows,
+                task.labels,
+                task.students,
+                task.contract,
+                {"n_estimators": 5},
+            )
+        )
+    half = len(models) // 2
+    for one, other in zip(models[:half], models[half:], strict=True):
         assert one.save_raw() == other.save_raw()
 
 
 def test_the_table_is_that_of_scikit_learn() -> None:
-    """The same keys, and at the same bins the same scores and ranks."""
+    """The same keys, and on the same bins and rows the same scores and ranks."""
     task = make_task(3000)
+    task = replace(task, rows=without_missing(task.rows, task.contract))
     found = run_search(
         task.rows, task.labels, task.students, task.contract, {"n_estimators": 20}
     ).table
@@ -147,3 +159,20 @@ def test_every_parameter_that_can_be_set_has_its_column() -> None:
     }
     drawn = {name for candidate in sample_candidates({}) for name in candidate}
     assert set(PARAMETERS) == settable | drawn
+
+
+def test_the_search_sees_a_missing_value_as_a_value_of_its_own() -> None:
+    """Rows with missing values score as rows in which they were replaced before."""
+    task = make_task(3000)
+    assert np.isnan(task.rows).any()
+    filled = without_missing(task.rows, task.contract)
+    missing = np.isnan(task.rows)
+    assert not np.isnan(filled).any()
+    np.testing.assert_array_equal(filled[~missing], task.rows[~missing])
+    scores = [
+        run_search(
+            rows, task.labels, task.students, task.contract, {"n_estimators": 5}
+        ).table["mean_test_score"]
+        for rows in (task.rows, filled)
+    ]
+    assert scores[0].equals(scores[1])
