@@ -24,8 +24,8 @@ BINS = 256
 # The search only has to tell good candidates from bad. It looks at coarser bins, and
 # at no missing value: XGBoost is half as fast again where every row has every value.
 SEARCH_BINS = 64
-# Stands for a missing number in the search: below every value.
-BELOW_ALL = np.float32(-1e30)
+# Rows from which the search takes what stands for a missing value.
+STAND_IN_ROWS = 16_384
 # Rows that the search copies at a time.
 BATCH_ROWS = 8_192
 # glibc's number for the size from which a block goes back to the system when freed.
@@ -78,10 +78,11 @@ class _Batches(xgb.DataIter):
         labels: np.ndarray,
         chosen: np.ndarray,
         contract: FeatureContract,
+        instead: np.ndarray,
     ) -> None:
         super().__init__()
         self._rows, self._labels, self._chosen = rows, labels, chosen
-        self._contract = contract
+        self._contract, self._instead = contract, instead
         self._next = 0
 
     def reset(self) -> None:
@@ -94,7 +95,7 @@ class _Batches(xgb.DataIter):
         self._next += BATCH_ROWS
         if len(batch):
             input_data(
-                data=without_missing(self._rows[batch], self._contract),
+                data=without_missing(self._rows[batch], self._instead),
                 label=self._labels[batch],
                 feature_names=self._contract.names,
                 feature_types=self._contract.xgboost_types,
@@ -102,15 +103,47 @@ class _Batches(xgb.DataIter):
         return len(batch) > 0
 
 
+def stand_ins(
+    rows: np.ndarray, chosen: np.ndarray, contract: FeatureContract
+) -> np.ndarray:
+    """What stands for a missing value of each column in the search.
+
+    The median of a number, over evenly spaced rows of the chosen ones; one more
+    category of a category.
+    """
+    step = max(1, -(-len(chosen) // STAND_IN_ROWS))
+    some = rows[chosen[::step]]
+    return np.array(
+        [
+            len(contract.categories[name])
+            if name in contract.categories
+            else _median(some[:, column])
+            for column, name in enumerate(contract.names)
+        ],
+        dtype=np.float32,
+    )
+
+
+def _median(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else 0.0
+
+
+def without_missing(rows: np.ndarray, instead: np.ndarray) -> np.ndarray:
+    """A copy of the rows with what `stand_ins` found where a value is missing."""
+    return np.where(np.isnan(rows), instead, rows)
+
+
 def search_matrix(
     rows: np.ndarray,
     labels: np.ndarray,
     chosen: np.ndarray,
     contract: FeatureContract,
+    instead: np.ndarray,
 ) -> xgb.QuantileDMatrix:
     """Bin the chosen rows once, coarsely and by batches, for all candidates."""
     return xgb.QuantileDMatrix(
-        _Batches(rows, labels, chosen, contract),
+        _Batches(rows, labels, chosen, contract, instead),
         enable_categorical=True,
         max_bin=SEARCH_BINS,
         nthread=CORES,
@@ -118,35 +151,17 @@ def search_matrix(
 
 
 def search_margins(
-    booster: xgb.Booster,
-    rows: np.ndarray,
-    chosen: np.ndarray,
-    contract: FeatureContract,
+    booster: xgb.Booster, rows: np.ndarray, chosen: np.ndarray, instead: np.ndarray
 ) -> np.ndarray:
     """Raw log-odds of the chosen rows by a model of a `search_matrix`."""
     batches = np.array_split(chosen, -(-len(chosen) // BATCH_ROWS))
     found = [
         booster.inplace_predict(
-            without_missing(rows[batch], contract), predict_type="margin"
+            without_missing(rows[batch], instead), predict_type="margin"
         )
         for batch in batches
     ]
     return np.concatenate(found).astype(np.float64)
-
-
-def without_missing(rows: np.ndarray, contract: FeatureContract) -> np.ndarray:
-    """A copy of the rows in which a missing value is a value of its own.
-
-    Below all others for a number, one more category for a category.
-    """
-    instead = np.array(
-        [
-            len(contract.categories[name]) if name in contract.categories else BELOW_ALL
-            for name in contract.names
-        ],
-        dtype=np.float32,
-    )
-    return np.where(np.isnan(rows), instead, rows)
 
 
 def plain_matrix(rows: np.ndarray, contract: FeatureContract) -> xgb.DMatrix:

@@ -22,6 +22,7 @@ from ml.boosting import (
     give_back_memory,
     search_margins,
     search_matrix,
+    stand_ins,
     training_matrix,
 )
 from ml.dataset import FOLDS
@@ -54,14 +55,15 @@ class SearchResult:
 class Fold:
     """One fold: the other rows, binned once for all candidates, and which are its own.
 
-    `rows` and `labels` are those of the whole search, not copies.
+    `rows` and `labels` are those of the whole search, not copies; `instead` is what
+    stands for a missing value of each column.
     """
 
     train: xgb.QuantileDMatrix
     rows: np.ndarray
     labels: np.ndarray
     held_out: np.ndarray
-    contract: FeatureContract
+    instead: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,9 @@ def bin_fold(
 ) -> Fold:
     """Bin the rows that are not held out; every candidate uses the same bins."""
     others = _others(held_out, len(labels))
-    train = search_matrix(rows, labels, others, contract)
-    return Fold(train, rows, labels, held_out, contract)
+    instead = stand_ins(rows, others, contract)
+    train = search_matrix(rows, labels, others, contract, instead)
+    return Fold(train, rows, labels, held_out, instead)
 
 
 def _others(held_out: np.ndarray, rows: int) -> np.ndarray:
@@ -219,7 +222,7 @@ def _fit_one(candidate: dict[str, Any], fold: Fold) -> Fit:
     started = time.perf_counter()
     model = fit(fold.train, candidate, SEARCH_BINS)
     fitted = time.perf_counter()
-    scores = search_margins(model, fold.rows, fold.held_out, fold.contract)
+    scores = search_margins(model, fold.rows, fold.held_out, fold.instead)
     score = average_precision_score(fold.labels[fold.held_out], scores)
     scored = time.perf_counter()
     return Fit(float(score), fitted - started, scored - fitted)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from ml import boosting
-from ml.boosting import SEARCH_BINS, fit, without_missing
+from ml.boosting import (
+    SEARCH_BINS,
+    fit,
+    search_margins,
+    stand_ins,
+    without_missing,
+)
 from ml.dataset import FOLDS
 from ml.features import FeatureContract
 from ml.search import (
@@ -131,7 +137,8 @@ def test_binning_gives_the_same_bits_on_any_number_of_threads(
 def test_the_table_is_that_of_scikit_learn() -> None:
     """The same keys, and on the same bins and rows the same scores and ranks."""
     task = make_task(3000)
-    task = replace(task, rows=without_missing(task.rows, task.contract))
+    instead = stand_ins(task.rows, np.arange(len(task.rows)), task.contract)
+    task = replace(task, rows=without_missing(task.rows, instead))
     found = run_search(
         task.rows, task.labels, task.students, task.contract, {"n_estimators": 20}
     ).table
@@ -161,18 +168,23 @@ def test_every_parameter_that_can_be_set_has_its_column() -> None:
     assert set(PARAMETERS) == settable | drawn
 
 
-def test_the_search_sees_a_missing_value_as_a_value_of_its_own() -> None:
-    """Rows with missing values score as rows in which they were replaced before."""
+def test_the_search_sees_no_missing_value() -> None:
+    """A number's is the median of the rows it learns from, a category's one more."""
     task = make_task(3000)
-    assert np.isnan(task.rows).any()
-    filled = without_missing(task.rows, task.contract)
-    missing = np.isnan(task.rows)
-    assert not np.isnan(filled).any()
-    np.testing.assert_array_equal(filled[~missing], task.rows[~missing])
-    scores = [
-        run_search(
-            rows, task.labels, task.students, task.contract, {"n_estimators": 5}
-        ).table["mean_test_score"]
-        for rows in (task.rows, filled)
-    ]
-    assert scores[0].equals(scores[1])
+    learned, held_out = np.arange(2000), np.arange(2000, 3000)
+    rows = task.rows.copy()
+    rows[held_out, :58] += 100
+    rows[::7, 59] = np.nan
+    instead = stand_ins(rows, learned, task.contract)
+    np.testing.assert_array_equal(instead[:58], np.nanmedian(rows[:2000, :58], axis=0))
+    assert instead[58:].tolist() == [6, 12]
+    missing = np.isnan(rows)
+    filled = without_missing(rows, instead)
+    np.testing.assert_array_equal(filled[~missing], rows[~missing])
+    fits = []
+    for seen in (rows, filled):
+        fold = bin_fold(seen, task.labels, held_out, task.contract)
+        model = fit(fold.train, {"n_estimators": 5}, SEARCH_BINS)
+        scores = search_margins(model, fold.rows, fold.held_out, fold.instead)
+        fits.append((model.save_raw(), scores.tolist()))
+    assert fits[0] == fits[1]
