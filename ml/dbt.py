@@ -8,7 +8,12 @@ from pathlib import Path
 from ml.settings import PROJECT_ROOT, Settings, UserError
 
 
-def run_dbt(settings: Settings, arguments: list[str], consequence: str) -> None:
+def run_dbt(
+    settings: Settings,
+    arguments: list[str],
+    consequence: str,
+    environment: dict[str, str] | None = None,
+) -> None:
     """Run `dbt` with its words on stderr.
 
     Parameters
@@ -17,6 +22,8 @@ def run_dbt(settings: Settings, arguments: list[str], consequence: str) -> None:
         As on the command line: `["build", "--select", "student_targets"]`.
     consequence
         What has not been done where dbt fails, as a sentence.
+    environment
+        Variables beside those of the settings.
 
     Raises
     ------
@@ -27,7 +34,7 @@ def run_dbt(settings: Settings, arguments: list[str], consequence: str) -> None:
     finished = subprocess.run(
         [str(dbt), *arguments],
         cwd=PROJECT_ROOT,
-        env=os.environ | settings.environment(),
+        env=os.environ | settings.environment() | (environment or {}),
         stdout=sys.stderr,
         check=False,
     )

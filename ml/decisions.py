@@ -28,6 +28,7 @@ CAPACITIES = [0.01, 0.02, 0.05, 0.1, 0.2]
 # The rule flags who has missed this many assessments, or more.
 RULE_FROM = 1.0
 A_MONDAY = date(1970, 1, 5)
+GAINS = ["expected_gain", "expected_gain_low", "expected_gain_high"]
 SITTING = ["student_id", "course_id", "course_run_id", "assessment_id"]
 
 
@@ -75,7 +76,8 @@ def decision_table(
     """Every cut at every lead, and the capacity that is worth most.
 
     Intervals are the 2.5th and 97.5th percentile over resamples of students; a
-    capacity is filled anew in each.
+    capacity is filled anew in each. With all leads pooled a sitting is asked about
+    several times, and would bring its gain each time: there the gain is null.
 
     Parameters
     ----------
@@ -102,7 +104,9 @@ def decision_table(
     if not rows:
         columns = find_handback_table(TABLE).columns
         return pd.DataFrame(columns=[name for name in columns if name != "run_id"])
-    return _recommend(pd.DataFrame(rows), headline)
+    table = pd.DataFrame(rows)
+    table.loc[table["lead_days"] == POOLED, GAINS] = np.nan
+    return _recommend(table, headline)
 
 
 def still_reachable(points: pd.DataFrame) -> dict[int, float]:
@@ -216,10 +220,8 @@ def _by_threshold(part: Part, thresholds: list[float]) -> list[Flagged]:
     reached = np.searchsorted(thresholds, part.scores, side="right")
     reached[~part.confident] = 0
     groups = len(thresholds) + 1
-    between = [
-        part.draws.totals_by_group(values, reached, groups)
-        for values in (np.ones(len(part.labels)), part.labels.astype(float))
-    ]
+    values = (np.ones(len(part.labels)), part.labels)
+    between = part.draws.totals_by_group(values, reached, groups)
     points, failing = (sums[:, ::-1].cumsum(axis=1)[:, ::-1] for sums in between)
     return [Flagged(points[:, n], failing[:, n]) for n in range(1, groups)]
 

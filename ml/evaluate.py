@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ml.baselines import BASELINES
-from ml.boosting import SEED
+from ml.boosting import CORES, SEED
 from ml.metrics import (
     Resamples,
     average_precision,
@@ -24,7 +24,6 @@ from ml.metrics import (
 
 POOLED = -1
 RESAMPLES = 200
-THREADS = 2
 # Brier score and its kin mean nothing for scores that are no probabilities.
 PROBABILITIES = ("model", "course_rate", "logistic")
 # Sums of squares or absolute values, which noise can only raise.
@@ -69,7 +68,7 @@ def evaluate(predictions: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFr
         Rows of `model_metrics` without run_id, of split `test`.
     """
     parts = list(_parts(predictions))
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(CORES) as threads:
         tables = threads.map(lambda part: _measure(part, resamples), parts)
         return pd.concat(tables, ignore_index=True)
 
@@ -105,17 +104,16 @@ def _measure(of: tuple[int, str, pd.DataFrame], resamples: int) -> pd.DataFrame:
     lead, segment, part = of
     labels = part["at_risk"].to_numpy(dtype=np.int64)
     draws = draw_resamples(part["student_id"].to_numpy(), resamples, SEED)
-    with_courses = not segment.startswith("course=")
+    inside = None if segment.startswith("course=") else courses_of(part, draws)
     values: dict[tuple[str, str], np.ndarray] = {
         ("model", "base_rate"): base_rate(labels, draws)
     }
     for scorer in SCORERS:
         scores = part[COLUMN_OF[scorer]].to_numpy(dtype=float)
         found = ranking_metrics(labels, scores, draws)
-        if with_courses:
-            courses = part["course_id"].to_numpy()
+        if inside is not None:
             found["pr_auc_within_course"] = within_course(
-                labels, scores, courses, draws
+                labels, scores, inside, len(draws.weights)
             )
         if scorer in PROBABILITIES:
             found |= probability_metrics(labels, scores, draws)
@@ -132,21 +130,30 @@ def _measure(of: tuple[int, str, pd.DataFrame], resamples: int) -> pd.DataFrame:
     )
 
 
+def courses_of(
+    part: pd.DataFrame, draws: Resamples
+) -> list[tuple[np.ndarray, Resamples]]:
+    """Rows of each course with both classes, and the draws of its students."""
+    courses, labels = part["course_id"].to_numpy(), part["at_risk"].to_numpy()
+    rows_of = (courses == course for course in np.unique(courses))
+    return [
+        (rows, draws.take(rows))
+        for rows in rows_of
+        if 0 < labels[rows].sum() < rows.sum()
+    ]
+
+
 def within_course(
-    labels: np.ndarray, scores: np.ndarray, courses: np.ndarray, draws: Resamples
+    labels: np.ndarray,
+    scores: np.ndarray,
+    inside: list[tuple[np.ndarray, Resamples]],
+    resamples: int,
 ) -> np.ndarray:
-    """Mean over courses of the PR-AUC inside each; courses without both classes
-    are left out."""
-    inside = []
-    for course in np.unique(courses):
-        rows = courses == course
-        if 0 < labels[rows].sum() < rows.sum():
-            inside.append(
-                average_precision(labels[rows], scores[rows], draws.take(rows))
-            )
-    if not inside:
-        return np.full(len(draws.weights), np.nan)
-    stacked = np.array(inside)
+    """Mean over courses of the PR-AUC inside each; NaN where there is none."""
+    found = [
+        average_precision(labels[rows], scores[rows], draws) for rows, draws in inside
+    ]
+    stacked = np.array(found).reshape(-1, resamples)
     known = ~np.isnan(stacked)
     sums = np.where(known, stacked, 0).sum(axis=0)
     counts = known.sum(axis=0)

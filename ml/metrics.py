@@ -7,6 +7,7 @@ value per row; NaN where a metric is not defined (one class only).
 Ties are treated as scikit-learn does: points with one score are taken together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +24,10 @@ NEWTON_TOLERANCE = 1e-9
 WORST_CONDITION = 1e12
 # Weights are handled in blocks of about this many numbers.
 BLOCK = 2_000_000
+# The ranking is gone through in pieces that a processor keeps at hand, and adds them
+# up in strides.
+CACHED = 100_000
+STRIDE = 16
 
 
 @dataclass(frozen=True)
@@ -37,25 +42,38 @@ class Resamples:
     student: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Resamples":
-        """The same draws for some of the points."""
-        return Resamples(self.weights, self.student[rows])
+        """The same draws for some of the points, without the students of the others."""
+        student = self.student[rows]
+        is_there = np.bincount(student, minlength=self.weights.shape[1]) > 0
+        place = np.cumsum(is_there) - 1
+        return Resamples(np.asfortranarray(self.weights[:, is_there]), place[student])
+
+    @cached_property
+    def count(self) -> np.ndarray:
+        """Points drawn in each resample."""
+        return self.totals(np.ones(len(self.student)))
 
     def totals(self, values: np.ndarray) -> np.ndarray:
         """Weighted sum of a value per point, for each resample."""
-        by_student = np.bincount(
-            self.student, weights=values, minlength=self.weights.shape[1]
-        )
-        return self._exact_weights @ by_student
+        return self.totals_of(values)[0]
+
+    def totals_of(self, *values: np.ndarray) -> list[np.ndarray]:
+        """The same of several values, for the price of little more than one."""
+        everybody = np.zeros(len(self.student), dtype=np.int64)
+        return [sums[:, 0] for sums in self.totals_by_group(values, everybody, 1)]
 
     def totals_by_group(
-        self, values: np.ndarray, group: np.ndarray, groups: int
-    ) -> np.ndarray:
+        self, values: Sequence[np.ndarray], group: np.ndarray, groups: int
+    ) -> list[np.ndarray]:
         """The same for each group of points: one row per resample, one column each."""
         students = self.weights.shape[1]
-        sums = np.bincount(
-            self.student * groups + group, weights=values, minlength=students * groups
-        )
-        return self._exact_weights @ sums.reshape(students, groups)
+        cell = self.student * groups + group
+        by_student = [
+            np.bincount(cell, weights=each, minlength=students * groups)
+            for each in values
+        ]
+        together = np.hstack([sums.reshape(students, groups) for sums in by_student])
+        return np.split(self._exact_weights @ together, len(values), axis=1)
 
     @cached_property
     def _exact_weights(self) -> np.ndarray:
@@ -70,35 +88,35 @@ def draw_resamples(students: np.ndarray, resamples: int, seed: int) -> Resamples
     weights = np.ones((resamples + 1, count), dtype=np.float32)
     for row in weights[1:]:
         row[:] = np.bincount(random.integers(0, count, count), minlength=count)
-    return Resamples(weights, student)
+    # The draws of a student are read together.
+    return Resamples(np.asfortranarray(weights), student)
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Points by falling score, and the ties among them.
+    """Points by falling score: cells of one score and one student, ties of one score.
 
-    Only ties that hold a failing point move a curve, so the rest is passed over.
+    A student's points of one score count together, so that a score with few values
+    has few cells.
     """
 
-    student: np.ndarray  # column of the weights, by position
-    tie: np.ndarray  # number of the tie, by position
-    start: np.ndarray  # first position of each tie
-    end: np.ndarray  # position after the last of each tie
-    failing: np.ndarray  # positions of the failing points
-    failing_tie: np.ndarray  # ties that hold failing points
-    failing_first: np.ndarray  # where each of these begins in `failing`
+    student: np.ndarray  # column of the weights, by cell
+    points: np.ndarray  # points in each cell
+    failing: np.ndarray  # failing ones among them
+    start: np.ndarray  # first cell of each tie, and the number of cells as the last
 
 
 def _rank(labels: np.ndarray, scores: np.ndarray, student: np.ndarray) -> _Ranking:
     order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    start = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    end = np.append(start[1:], len(order))
-    tie = np.repeat(np.arange(len(start)), end - start)
-    failing = np.flatnonzero(labels[order] == 1)
-    failing_tie, failing_first = np.unique(tie[failing], return_index=True)
+    scores, student = scores[order], student[order]
+    new_score = np.append(True, scores[1:] != scores[:-1])
+    new_cell = new_score | np.append(True, student[1:] != student[:-1])
+    first = np.flatnonzero(new_cell)
     return _Ranking(
-        student[order], tie, start, end, failing, failing_tie, failing_first
+        student[first],
+        np.diff(np.append(first, len(order))),
+        np.add.reduceat(labels[order], first),
+        np.append(np.flatnonzero(new_score[first]), len(first)),
     )
 
 
@@ -111,13 +129,14 @@ def ranking_metrics(
     if not labels.any():
         values = {name: np.full(rows, np.nan) for name in names}
         return values | {"precision_at_10pct": np.zeros(rows)}
-    ranking = _rank(labels, scores, resamples.student)
-    step = max(1, BLOCK // len(labels))
-    blocks = [
-        _ranking_block(ranking, resamples.weights[start : start + step])
-        for start in range(0, rows, step)
-    ]
-    return {name: np.concatenate([b[name] for b in blocks]) for name in names}
+    top = TOP_SHARE * resamples.count
+    found = _walk_down(_rank(labels, scores, resamples.student), resamples, top)
+    return {
+        "pr_auc": _ratio(found.precision, found.hits),
+        "roc_auc": _ratio(found.pairs, found.hits * (found.points - found.hits)),
+        "precision_at_10pct": _ratio(found.top_hits, top),
+        "recall_at_10pct": _ratio(found.top_hits, found.hits),
+    }
 
 
 def average_precision(
@@ -127,50 +146,109 @@ def average_precision(
     return ranking_metrics(labels, scores, resamples)["pr_auc"]
 
 
-def _ranking_block(ranking: _Ranking, weights: np.ndarray) -> dict[str, np.ndarray]:
-    drawn = np.take(weights, ranking.student, axis=1)
-    # Whole numbers far below 2^24: float32 adds them exactly.
-    before = np.zeros((len(drawn), drawn.shape[1] + 1), dtype=np.float32)
-    np.cumsum(drawn, axis=1, out=before[:, 1:])
-    gained = np.add.reduceat(
-        drawn[:, ranking.failing], ranking.failing_first, axis=1, dtype=np.float64
-    )
-    hits = np.cumsum(gained, axis=1)
-    total = before[:, ranking.end[ranking.failing_tie]].astype(np.float64)
-    passed_over = before[:, ranking.start[ranking.failing_tie]].astype(np.float64)
-    positives = hits[:, -1]
-    everybody = before[:, -1].astype(np.float64)
-    negatives = everybody - positives
-    below = negatives[:, None] - (total - hits)
-    beside = total - passed_over - gained
-    top, size = _top_hits(ranking, before, hits, gained)
-    return {
-        "pr_auc": _ratio(np.sum(gained * _ratio(hits, total, 0.0), axis=1), positives),
-        "roc_auc": _ratio(
-            np.sum(gained * (below + beside / 2), axis=1), positives * negatives
-        ),
-        "precision_at_10pct": _ratio(top, size),
-        "recall_at_10pct": _ratio(top, positives),
-    }
+@dataclass
+class _Walk:
+    """What has been met from the highest score down to a tie, in each resample.
+
+    `precision` adds up the precision at each failing point, `places` the place of each
+    failing point (of a tie its middle), `top_hits` the failing points within the first
+    `top` (of a tie across the end, its share).
+    """
+
+    top: np.ndarray
+    points: np.ndarray
+    hits: np.ndarray
+    precision: np.ndarray
+    places: np.ndarray
+    top_hits: np.ndarray
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """Pairs of a failing and a passing point in the right order, by the rank sum
+        (Mann and Whitney 1947); a pair of one score counts half."""
+        return self.hits * self.points - self.hits**2 / 2 - self.places
+
+    def step(self, points: np.ndarray, hits: np.ndarray, failing: np.ndarray) -> None:
+        """Meet the next ties.
+
+        Parameters
+        ----------
+        points
+            Points drawn in each tie: one row per tie, one column per resample.
+        hits
+            Failing ones among them, for the ties that have any.
+        failing
+            Rows of these ties.
+        """
+        in_top = (self.points < self.top).any()
+        met = _running_sums(points)
+        above, self.points = self.points, self.points + met[-1]
+        if not len(failing):
+            return
+        tied, met = points[failing], met[failing] + above
+        found = _running_sums(hits) + self.hits
+        self.hits = found[-1].copy()
+        if in_top:
+            share = np.clip((self.top - met + tied) / np.maximum(tied, 1), 0, 1)
+            self.top_hits += np.einsum("tr,tr->r", hits, share)
+        found /= np.maximum(met, 1)
+        self.precision += np.einsum("tr,tr->r", hits, found)
+        met -= tied / 2
+        self.places += np.einsum("tr,tr->r", hits, met)
 
 
-def _top_hits(
-    ranking: _Ranking, before: np.ndarray, hits: np.ndarray, gained: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Failing points in the top tenth; of a tie that lies across it, its share."""
-    size = TOP_SHARE * before[:, -1].astype(np.float64)
-    rows = np.arange(len(before))
-    last = [
-        int(np.searchsorted(row[1:], k)) for row, k in zip(before, size, strict=True)
-    ]
-    tie = ranking.tie[np.minimum(last, len(ranking.tie) - 1)]
-    above = before[rows, ranking.start[tie]]
-    share = _ratio(size - above, before[rows, ranking.end[tie]] - above, 0.0)
-    found = np.searchsorted(ranking.failing_tie, tie)
-    hits_above = np.where(found > 0, hits[rows, np.maximum(found - 1, 0)], 0.0)
-    at = np.minimum(found, len(ranking.failing_tie) - 1)
-    inside = np.where(ranking.failing_tie[at] == tie, gained[rows, at], 0.0)
-    return hits_above + share * inside, size
+def _running_sums(rows: np.ndarray) -> np.ndarray:
+    """Sums from the first row to each; numpy's cumsum down columns takes three times
+    as long."""
+    sums = rows.copy()
+    whole = len(sums) // STRIDE * STRIDE
+    strides = sums[:whole].reshape(-1, STRIDE, sums.shape[1])
+    for place in range(1, STRIDE):
+        strides[:, place] += strides[:, place - 1]
+    ends = np.cumsum(strides[:, -1], axis=0)
+    strides[1:] += ends[:-1, None]
+    rest = sums[whole:]
+    np.cumsum(rest, axis=0, out=rest)
+    if whole:
+        rest += ends[-1]
+    return sums
+
+
+def _walk_down(ranking: _Ranking, resamples: Resamples, top: np.ndarray) -> _Walk:
+    """Go through the ties by falling score, as many at a time as a cache holds."""
+    # A row per student: what is read together lies together.
+    weights = resamples.weights.T
+    at_once = max(1, CACHED // weights.shape[1])
+    walk = _Walk(top, *np.zeros((5, len(top))))
+    start, begin = ranking.start, 0
+    while begin < len(start) - 1:
+        last = int(np.searchsorted(start, start[begin] + at_once, side="right")) - 1
+        end = max(begin + 1, last)
+        cells = slice(start[begin], start[end])
+        drawn = np.take(weights, ranking.student[cells], axis=0)
+        tie = np.repeat(np.arange(end - begin), np.diff(start[begin : end + 1]))
+        failing = np.flatnonzero(ranking.failing[cells])
+        walk.step(
+            _by_tie(drawn, ranking.points[cells], tie),
+            _by_tie(drawn[failing], ranking.failing[cells][failing], tie[failing]),
+            tie[failing][_first_of_each(tie[failing])],
+        )
+        begin = end
+    return walk
+
+
+def _by_tie(drawn: np.ndarray, points: np.ndarray, tie: np.ndarray) -> np.ndarray:
+    """Points drawn in each tie, from how often each cell's student was."""
+    if (points != 1).any():
+        drawn = drawn * points[:, None].astype(np.float32)
+    first = _first_of_each(tie)
+    if len(first) == len(tie):
+        return drawn
+    return np.add.reduceat(drawn, first, axis=0)
+
+
+def _first_of_each(tie: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(np.append(True, tie[1:] != tie[:-1])[: len(tie)])
 
 
 def probability_metrics(
@@ -185,14 +263,14 @@ def probability_metrics(
         equal-count bins, and `ece_if_calibrated`; the parts of `brier_parts`; and
         `calibration_slope` and `calibration_intercept` of `recalibration`.
     """
-    count = resamples.totals(np.ones(len(labels)))
     clipped = np.clip(scores, CLIP, 1 - CLIP)
     losses = -(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
+    squared, lost = resamples.totals_of((scores - labels) ** 2, losses)
     bins = _bin_totals(labels, scores, resamples)
     slope, intercept = recalibration(labels, scores, resamples)
     return {
-        "brier": _ratio(resamples.totals((scores - labels) ** 2), count),
-        "log_loss": _ratio(resamples.totals(losses), count),
+        "brier": _ratio(squared, resamples.count),
+        "log_loss": _ratio(lost, resamples.count),
         **calibration_errors(bins),
         **brier_parts(bins),
         "calibration_slope": slope,
@@ -216,18 +294,8 @@ def _bin_totals(
     labels: np.ndarray, scores: np.ndarray, resamples: Resamples
 ) -> BinTotals:
     bins = equal_count_bins(scores, ECE_BINS)
-    return BinTotals(
-        *(
-            resamples.totals_by_group(values, bins, ECE_BINS)
-            for values in (
-                np.ones(len(labels)),
-                scores,
-                labels.astype(float),
-                scores**2,
-                scores * labels,
-            )
-        )
-    )
+    values = (np.ones(len(labels)), scores, labels, scores**2, scores * labels)
+    return BinTotals(*resamples.totals_by_group(values, bins, ECE_BINS))
 
 
 def calibration_errors(bins: BinTotals) -> dict[str, np.ndarray]:
@@ -292,20 +360,19 @@ def recalibration(
     if found is None:
         return nothing[:, 0], nothing[:, 1]
     chance = expit(design @ found)
-    slopes = [resamples.totals(column * (labels - chance)) for column in design.T]
+    line, residual = design[:, 0], labels - chance
     weight = chance * (1 - chance)
-    curvature = [
-        resamples.totals(weight * first * second)
-        for first, second in (
-            (design[:, 0], design[:, 0]),
-            (design[:, 0], design[:, 1]),
-            (design[:, 1], design[:, 1]),
-        )
-    ]
-    steps = _solve_pairs(slopes, curvature)
+    *sums, failing = resamples.totals_of(
+        line * residual,
+        residual,
+        weight * line * line,
+        weight * line,
+        weight,
+        labels,
+    )
+    steps = _solve_pairs(sums[:2], sums[2:])
     steps[0] = 0.0
-    failing = resamples.totals(labels.astype(float))
-    one_class = (failing <= 0) | (failing >= resamples.totals(np.ones(len(labels))))
+    one_class = (failing <= 0) | (failing >= resamples.count)
     steps[one_class] = np.nan
     return found[0] + steps[:, 0], found[1] + steps[:, 1]
 
@@ -367,9 +434,7 @@ def reflected_interval(values: np.ndarray) -> tuple[float, float]:
 
 def base_rate(labels: np.ndarray, resamples: Resamples) -> np.ndarray:
     """Share that fails."""
-    return _ratio(
-        resamples.totals(labels.astype(float)), resamples.totals(np.ones(len(labels)))
-    )
+    return _ratio(resamples.totals(labels), resamples.count)
 
 
 def equal_count_bins(scores: np.ndarray, bins: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from ml.score import WRITE_WAIT_SECONDS, check_contract, check_same_build
 from ml.settings import Settings, UserError, load_settings
 from ml.warehouse import (
     PipelineSettings,
+    check_handback_tables,
     check_pipeline_settings,
     open_warehouse,
     table_exists,
@@ -75,6 +76,8 @@ def gate_objections(settings: Settings, run_id: str) -> list[str]:
         settings,
         ["run", "--select", *GATE_MODELS],
         f"Run {run_id} was not promoted; `python -m ml.promote {run_id}` tries again.",
+        # However old the run is.
+        {"ALSO_MONITORED": run_id},
     )
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
         return read_objections(connection, run_id)
@@ -94,16 +97,30 @@ def read_objections(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[
         return ["No two groups are large enough to compare (fairness_min_group)."]
     return [
         "Nothing was measured: the students have no attributes (student_attributes "
-        "in dbt_project.yml), or the run is not among the newest (monitored_runs)."
+        "in dbt_project.yml), or ml.evaluation_predictions has no rows of the run "
+        "(`python -m ml.train --force` writes them)."
     ]
 
 
-def gate_text(settings: Settings, objections: list[str]) -> str:
-    """What the gate said, as `status_reason` and errors tell it."""
+def read_doubts(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[str]:
+    """What the gate lets pass without being sure of it: wide gaps that may be chance,
+    and groups that are too small to be measured."""
+    rows = connection.execute(
+        "select doubt from main.fairness_gate"
+        " where run_id = ? and doubt is not null order by attribute, rate",
+        [run_id],
+    ).fetchall()
+    return [doubt for (doubt,) in rows]
+
+
+def gate_text(settings: Settings, run_id: str, objections: list[str]) -> str:
+    """What the gate has just said, as `status_reason` tells it."""
     gate = f"the fairness gate (FAIRNESS_MAX_GAP={settings.fairness_max_gap})"
-    if not objections:
-        return f"Passed {gate}."
-    return f"Not passed: {gate}. {' '.join(objections)}"
+    if objections:
+        return f"Not passed: {gate}. {' '.join(objections)}"
+    with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+        doubts = read_doubts(connection, run_id)
+    return " ".join([f"Passed {gate}.", *doubts])
 
 
 # ---------------------------------------------------------------- changing
@@ -138,7 +155,7 @@ def promote(settings: Settings, run_id: str) -> Change:
         )
     words = "Promoted."
     if settings.fairness_max_gap is not None:
-        words += " " + gate_text(settings, [])
+        words += " " + gate_text(settings, run_id, [])
     return _put_in_charge(settings, built, run_id, words, registry.promote)
 
 
@@ -160,7 +177,12 @@ def roll_back(settings: Settings) -> Change:
             "shows the runs, `python -m ml.promote RUN_ID` promotes one."
         )
     _check_model(settings, previous)
-    words = f"Rolled back from {registry.find_champion(runs)}."
+    champion = registry.find_champion(runs)
+    words = (
+        f"Rolled back from {champion}."
+        if champion
+        else "Put back: no run was champion."
+    )
     return _put_in_charge(settings, built, previous, words, registry.roll_back)
 
 
@@ -235,6 +257,7 @@ def list_runs(settings: Settings) -> str:
     """The runs of this source and target, newest first, a line each."""
     lead = headline_lead(settings.prediction_leads)
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+        check_handback_tables(connection)
         if not table_exists(connection, "model_runs", "ml"):
             return "No run yet. Train one with `python -m ml.train`."
         rows = connection.execute(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ml.boosting import SEED, fit, margins, plain_matrix, training_matrix
+from ml.boosting import CORES, SEED, fit, margins, plain_matrix, training_matrix
 from ml.cli import progress
 from ml.dataset import Points, Split
 from ml.evaluate import RESAMPLES, summary
@@ -22,8 +22,6 @@ from ml.features import encode, learn_contract
 from ml.metrics import Resamples, base_rate, draw_resamples, ranking_metrics
 from ml.registry import Artifact
 
-# Two Python threads with one XGBoost thread each, as in the search.
-THREADS = 2
 # Fewer students of one class are too few to learn from, or to be judged on.
 FEWEST_STUDENTS = 10
 
@@ -139,7 +137,7 @@ def run_all(studies: list[Study]) -> list[Row]:
     found: dict[int, np.ndarray] = {}
     with (
         progress("Studies", len(tasks)) as on_fit,
-        ThreadPoolExecutor(THREADS) as threads,
+        ThreadPoolExecutor(CORES) as threads,
     ):
         scored = threads.map(lambda number: _score(shared[number]), tasks)
         for number, values in zip(tasks, scored, strict=True):

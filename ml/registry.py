@@ -25,24 +25,27 @@ from ml.calibrate import Bands, Calibration
 from ml.dataset import Points
 from ml.features import FeatureContract
 from ml.settings import UserError
-from ml.warehouse import table_exists
+from ml.warehouse import find_handback_table, table_exists
 
 ARTIFACT_FILE = "artifact.json"
 MODEL_FILE = "model.ubj"
 LIBRARIES = ("xgboost-cpu", "xgboost", "scikit-learn", "numpy", "pandas", "duckdb")
-# The modules that decide what a model is and how it is measured.
+# The modules that decide what a model is, how it is measured and what it says.
 CODE = (
     "backtest",
     "baselines",
     "boosting",
     "calibrate",
     "dataset",
+    "dependence",
     "estimates",
     "evaluate",
+    "explain",
     "features",
     "imbalance",
     "metrics",
     "refits",
+    "score",
     "search",
     "studies",
     "training",
@@ -51,6 +54,9 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 REFUSED = "refused"
 RETIRED = "retired"
+# How the status_reason of a retired run begins, before its successor's name.
+REPLACED = "Replaced by "
+ROLLED_BACK = "Rolled back to "
 # Where in a status_reason that which the fairness gate said begins.
 GATE_NOTE = " Fairness: "
 
@@ -249,9 +255,7 @@ def read_runs(
 ) -> pd.DataFrame:
     """All runs of this source and target; none where nothing was trained yet."""
     if not table_exists(connection, "model_runs", schema="ml"):
-        return pd.DataFrame(
-            columns=["run_id", "status", "settings", "created_at", "promoted_at"]
-        )
+        return pd.DataFrame(columns=list(find_handback_table("ml.model_runs").columns))
     return connection.execute(
         "select * from ml.model_runs where source_system = ?"
         " and target_definition = ? order by run_id",
@@ -266,21 +270,27 @@ def find_champion(runs: pd.DataFrame) -> str | None:
 
 
 def find_previous_champion(runs: pd.DataFrame) -> str | None:
-    """`run_id` of the run that was champion last before the one in charge."""
-    retired = runs[(runs["status"] == RETIRED) & runs["promoted_at"].notna()]
+    """`run_id` of the run that was champion last before the one in charge.
+
+    Runs that were rolled back from are left out. A champion of an older version does
+    not say when it was promoted: then it counts from when it was first written.
+    """
+    retired = runs[runs["status"] == RETIRED]
+    rolled_back = retired["status_reason"].str.startswith(ROLLED_BACK, na=False)
+    retired = retired[~rolled_back.astype(bool)]
     if retired.empty:
         return None
-    return str(retired.sort_values(["promoted_at", "run_id"])["run_id"].iloc[-1])
+    since = retired["promoted_at"].fillna(retired["created_at"])
+    ordered = retired.assign(since=since).sort_values(["since", "run_id"])
+    return str(ordered["run_id"].iloc[-1])
 
 
 def promotion_time(run_id: str, status: str, runs: pd.DataFrame) -> datetime | None:
     """When a run became champion: now, unless it was before; None for never."""
     before = runs[runs["run_id"] == run_id]
-    known = None if before.empty else before["promoted_at"].iloc[0]
-    was_champion = not before.empty and before["status"].iloc[0] == CHAMPION
-    if status == CHAMPION and not (was_champion and pd.notna(known)):
+    if status == CHAMPION and CHAMPION not in set(before["status"]):
         return _now()
-    return known
+    return None if before.empty else before["promoted_at"].iloc[0]
 
 
 def _now() -> datetime:
@@ -325,20 +335,27 @@ def _refit_of(run_id: str, runs: pd.DataFrame) -> str | None:
     return json.loads(settings).get("refit_of")
 
 
+def find_refits(run_id: str, runs: pd.DataFrame) -> list[str]:
+    """`run_id` of every refit of a run."""
+    return [str(each) for each in runs["run_id"] if _refit_of(each, runs) == run_id]
+
+
 def retire_others(
     connection: duckdb.DuckDBPyConnection,
     champion: str,
     source_system: str,
     target_definition: str,
+    farewell: str = REPLACED,
 ) -> None:
-    """There is one champion per source and target."""
+    """There is one champion per source and target; the reason of the others becomes
+    `farewell` and its name."""
     connection.execute(
         "update ml.model_runs set status = ?, status_reason = ?"
         " where status = ? and run_id <> ?"
         " and source_system = ? and target_definition = ?",
         [
             RETIRED,
-            f"Replaced by {champion}.",
+            f"{farewell}{champion}.",
             CHAMPION,
             champion,
             source_system,
@@ -351,18 +368,20 @@ ChampionChange = Callable[[duckdb.DuckDBPyConnection, str, str], None]
 
 
 def promote(
-    connection: duckdb.DuckDBPyConnection, run_id: str, reason: str | None = None
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    reason: str,
+    farewell: str = REPLACED,
 ) -> None:
-    """Make a run champion and retire the one before; in the caller's transaction.
-
-    Without a `reason` the one on record is kept.
-    """
-    connection.execute(
-        "update ml.model_runs set status = ?,"
-        " status_reason = coalesce(?, status_reason), promoted_at = ? where run_id = ?",
+    """Make a run champion and retire the one before; in the caller's transaction."""
+    found = connection.execute(
+        "update ml.model_runs set status = ?, status_reason = ?, promoted_at = ?"
+        " where run_id = ? returning source_system, target_definition",
         [CHAMPION, reason, _now(), run_id],
-    )
-    _retire_others_of(connection, run_id)
+    ).fetchone()
+    if found:
+        source_system, target_definition = found
+        retire_others(connection, run_id, source_system, target_definition, farewell)
 
 
 def roll_back(connection: duckdb.DuckDBPyConnection, run_id: str, reason: str) -> None:
@@ -371,23 +390,7 @@ def roll_back(connection: duckdb.DuckDBPyConnection, run_id: str, reason: str) -
     The one it replaces is no longer among those to go back to: rolling back once more
     goes further back.
     """
-    connection.execute(
-        "update ml.model_runs as runs set promoted_at = null"
-        " from ml.model_runs as chosen where chosen.run_id = ? and runs.status = ?"
-        " and runs.source_system = chosen.source_system"
-        " and runs.target_definition = chosen.target_definition",
-        [run_id, CHAMPION],
-    )
-    promote(connection, run_id, reason)
-
-
-def _retire_others_of(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    found = connection.execute(
-        "select source_system, target_definition from ml.model_runs where run_id = ?",
-        [run_id],
-    ).fetchone()
-    if found:
-        retire_others(connection, run_id, *found)
+    promote(connection, run_id, reason, farewell=ROLLED_BACK)
 
 
 def note_gate(connection: duckdb.DuckDBPyConnection, run_id: str, said: str) -> None:

@@ -198,13 +198,18 @@ def write_refit(
 
 
 def write_studies(
-    connection: duckdb.DuckDBPyConnection, run_id: str, table: pd.DataFrame
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    runs: pd.DataFrame,
+    table: pd.DataFrame,
 ) -> None:
-    """Put the rows of the studies beside the run's other figures."""
-    for name in SPLITS:
-        rows = table[table["split"] == name].assign(run_id=run_id)
-        where = {"run_id": run_id, "split": name}
-        replace_rows(connection, "ml.model_metrics", rows, where)
+    """Put the rows of the studies beside the other figures of the run, and of those
+    of `runs` that are refits of it: its figures are theirs."""
+    for owner in (run_id, *registry.find_refits(run_id, runs)):
+        for name in SPLITS:
+            rows = table[table["split"] == name].assign(run_id=owner)
+            where = {"run_id": owner, "split": name}
+            replace_rows(connection, "ml.model_metrics", rows, where)
 
 
 def _runs_like(
@@ -228,6 +233,9 @@ def _write_run(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> No
         connection, row["source_system"], row["target_definition"]
     )
     row = row | {"promoted_at": registry.promotion_time(run_id, row["status"], runs)}
+    if row["status"] == registry.RETIRED:
+        # What it was retired for, not what was found when it was trained again.
+        row = row | {"status_reason": _row_of(runs, run_id)["status_reason"]}
     replace_rows(connection, "ml.model_runs", pd.DataFrame([row]), {"run_id": run_id})
     if row["status"] == registry.CHAMPION:
         registry.retire_others(
@@ -309,7 +317,7 @@ def run_train(
             elif takes_charge and not hold and not refitted:
                 registry.promote(connection, artifact.run_id, "Promoted.")
             if studied is not None:
-                write_studies(connection, artifact.run_id, studied)
+                write_studies(connection, artifact.run_id, found.runs, studied)
             for run_id, table in decisions.items():
                 replace_rows(connection, DECISIONS, table, {"run_id": run_id})
             if refitted:
@@ -338,14 +346,14 @@ def _takes_charge(
 def ask_gate(settings: Settings, run_id: str) -> None:
     """Make a run that was written as challenger champion if the gate lets it pass."""
     objections = gate_objections(settings, run_id)
-    said = gate_text(settings, objections)
+    said = gate_text(settings, run_id, objections)
     path = settings.warehouse_path
     with (
         open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection,
         transaction(connection),
     ):
         if not objections:
-            registry.promote(connection, run_id)
+            registry.promote(connection, run_id, "Promoted.")
         registry.note_gate(connection, run_id, said)
     if objections:
         log.warning("The run stays challenger. %s", said)

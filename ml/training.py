@@ -19,7 +19,7 @@ from ml.boosting import (
     total_gains,
     training_matrix,
 )
-from ml.calibrate import Scored, choose_bands, confidence, fit_calibration
+from ml.calibrate import NONE, Scored, choose_bands, confidence, fit_calibration
 from ml.cli import progress
 from ml.dataset import FOLDS, KEY, Points, Split, replay_split
 from ml.dependence import FEATURES, partial_dependence
@@ -233,6 +233,9 @@ def _calibration_curves(
 ) -> pd.DataFrame:
     usual = predictions[~predictions["contacted_before_due"]]
     calibration = split.calibration
+    # A map that was fitted on these points cannot be judged by them.
+    fitted = artifact.calibration.method != NONE
+    split_name = "calibration_in_sample" if fitted else "calibration"
     raw = _score_with(search_model, artifact.contract, calibration).margins
     held_out = calibration.targets[["course_id", "lead_days"]].assign(
         at_risk=calibration.labels, risk_score=artifact.calibration.apply(raw)
@@ -240,7 +243,7 @@ def _calibration_curves(
     return pd.concat(
         [
             calibration_curve(usual, "test"),
-            calibration_curve(held_out, "calibration"),
+            calibration_curve(held_out, split_name),
         ],
         ignore_index=True,
     )

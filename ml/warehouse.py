@@ -5,6 +5,7 @@ The tables that Python writes back have one DDL, the YAML file of the sources
 """
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from ml.settings import PROJECT_ROOT, Settings, UserError
 HANDBACK_DDL = (
     PROJECT_ROOT / "dbt_project" / "models" / "marts" / "_handback__sources.yml"
 )
+HANDBACK_SOURCES = ("ml", "intervene")
 LOCK_POLL_SECONDS = 0.25
 ARROW_TYPES = {
     "varchar": pa.string(),
@@ -43,6 +45,10 @@ class WarehouseMissing(UserError):
 
 class WarehouseLocked(UserError):
     """Another process holds the warehouse."""
+
+
+class WarehouseOutdated(UserError):
+    """A hand-back table was made by an older version and lacks columns."""
 
 
 class SettingsMismatch(UserError):
@@ -180,6 +186,41 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     connection.execute("commit")
 
 
+def rewrite_warehouse(path: Path) -> None:
+    """Write the file anew: deleted rows stay in one until their blocks are reused.
+
+    Raises
+    ------
+    WarehouseLocked
+        Another process writes to it.
+    UserError
+        DuckDB cannot copy it; the file is as it was.
+    """
+    draft = path.with_name(f".{path.name}-rewritten")
+    draft.unlink(missing_ok=True)
+    # Reading keeps writers out until the new file has taken the place of the old.
+    with open_warehouse(path, read_only=True) as connection:
+        try:
+            connection.execute(f"attach {_text(str(draft))} as rewritten (read_write)")
+            name = connection.execute("select current_database()").fetchall()[0][0]
+            connection.execute(f'copy from database "{name}" to rewritten')
+            connection.execute("detach rewritten")
+        except duckdb.Error as error:
+            draft.unlink(missing_ok=True)
+            raise UserError(
+                f"The rows are deleted, but {path} could not be written anew, so that "
+                f"their bytes are still in it: {str(error).splitlines()[0]}. Drop the "
+                "view or table that this names, and run the command again."
+            ) from None
+        shutil.copymode(path, draft)
+        draft.replace(path)
+
+
+def _text(value: str) -> str:
+    """A value as an SQL literal, for statements that take no parameters."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -228,9 +269,12 @@ def check_pipeline_settings(
 
     Raises
     ------
+    WarehouseOutdated
+        A hand-back table lacks columns of this version.
     SettingsMismatch
         Naming every difference and what to do.
     """
+    check_handback_tables(connection)
     built = read_pipeline_settings(connection)
     pairs: dict[str, tuple[Any, Any]] = {
         "SOURCE_SYSTEM": (built.source_system, settings.source_system),
@@ -299,6 +343,31 @@ def create_handback_tables(connection: duckdb.DuckDBPyConnection, source: str) -
     for table in handback_tables(source).values():
         connection.execute(f"create schema if not exists {table.schema}")
         connection.execute(table.ddl)
+
+
+def check_handback_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Raise WarehouseOutdated naming every column that a hand-back table lacks.
+
+    A table that is not there lacks nothing: it is made when it is first written.
+    """
+    found = connection.execute(
+        "select table_schema || '.' || table_name, list(column_name)"
+        " from information_schema.columns group by all"
+    ).fetchall()
+    present = dict(found)
+    lacking = [
+        f"  {table.full_name} has no column {', '.join(missing)}"
+        for source in HANDBACK_SOURCES
+        for table in handback_tables(source).values()
+        if table.full_name in present
+        and (missing := [c for c in table.columns if c not in present[table.full_name]])
+    ]
+    if lacking:
+        raise WarehouseOutdated(
+            "The warehouse was made by an older version:\n"
+            + "\n".join(lacking)
+            + "\nRun `dbt build`: it adds them and keeps the rows."
+        )
 
 
 def find_handback_table(full_name: str) -> HandbackTable:

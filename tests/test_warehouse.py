@@ -11,9 +11,11 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
+import yaml
 
 from ml.settings import Settings
 from ml.warehouse import (
+    HANDBACK_DDL,
     SettingsMismatch,
     WarehouseLocked,
     WarehouseMissing,
@@ -137,6 +139,14 @@ def test_the_ddl_makes_every_table_with_types_and_key(
             assert found == table.columns
             assert set(table.key) <= set(table.columns)
             assert table.arrow_schema.names == list(table.columns)
+
+
+def test_the_ddl_states_every_column_once() -> None:
+    document = yaml.safe_load(HANDBACK_DDL.read_text(encoding="utf-8"))
+    for source in document["sources"]:
+        for table in source["tables"]:
+            names = [column["name"] for column in table["columns"]]
+            assert len(names) == len(set(names)), table["name"]
 
 
 def test_rows_are_replaced_where_they_match_and_nowhere_else(

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 
 from ml.reporting import charts
-from ml.reporting.model_sections import TRAIN, lacking
 from ml.reporting.page import (
     NOT_DEFINED,
+    TRAIN,
     Picture,
     Section,
     Table,
     count,
     known,
+    lacking,
     number,
     percent,
     short,

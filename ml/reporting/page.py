@@ -12,6 +12,20 @@ from markupsafe import Markup
 TEMPLATE_FOLDER = Path(__file__).parent
 TEMPLATE = "page.html.j2"
 NOT_DEFINED = "\N{EN DASH}"
+TRAIN = "Train a model with `python -m ml.train`, then make this page again."
+TRAIN_AGAIN = (
+    "This run has no rows in {table}. Train again with `python -m ml.train --force`, "
+    "then make this page again."
+)
+SEGMENT_WORDS = {
+    "all": "All cases",
+    "first": "First assessment in the course (cold start)",
+    "later": "Later assessments",
+    "new_runs:all": "Runs begun in the test period: all",
+    "new_runs:first": "Runs begun in the test period: first",
+    "new_runs:later": "Runs begun in the test period: later",
+    "contacted": "Students written to in between (kept apart)",
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,12 @@ class Page:
     verdict: Verdict
     sections: list[Section]
     glossary: dict[str, str]
+    command: str = "python -m ml.report"
+
+
+def lacking(anchor: str, title: str, table: str) -> Section:
+    """The section of a run that has no rows in its table."""
+    return Section(anchor, title, missing=TRAIN_AGAIN.format(table=table))
 
 
 def render(page: Page) -> str:
@@ -140,3 +160,10 @@ def short(text: Any, length: int = 30) -> str:
     """Text that fits beside a bar."""
     words = " ".join(str(text).split())
     return words if len(words) <= length else words[: length - 1] + "…"
+
+
+def segment_in_words(segment: str) -> str:
+    """`course=AAA` as `Course AAA`, `first` as what it is."""
+    if segment.startswith("course="):
+        return f"Course {segment.removeprefix('course=')}"
+    return SEGMENT_WORDS.get(segment, segment)

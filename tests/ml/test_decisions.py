@@ -19,6 +19,7 @@ from ml.decisions import (
     net_benefit,
     still_reachable,
 )
+from ml.evaluate import POOLED
 from ml.settings import Settings
 from ml.train import run_train
 from ml.warehouse import handback_tables
@@ -100,6 +101,18 @@ def test_cuts_by_hand() -> None:
     week = table.loc[(WEEKLY, 4.0)]
     assert (week["flagged"], week["recall"]) == (4, 1)
     assert week["expected_gain"] == pytest.approx(3 * 0.05 * 200 - 4 * 5)
+
+
+def test_a_sitting_asked_about_at_several_leads_gains_once() -> None:
+    """Pooled, it would gain at every lead: there is no gain there."""
+    both = pd.concat([TEN, TEN.assign(lead_days=7)])
+    table = decision_table(both, _settings(), LEAD, 50)
+    gains = [name for name in table.columns if name.startswith("expected_gain")]
+    assert len(gains) == 3
+    pooled = table["lead_days"] == POOLED
+    assert table.loc[pooled, gains].isna().all(axis=None)
+    assert table.loc[~pooled, gains].notna().all(axis=None)
+    assert table.loc[pooled, "precision"].notna().any()
 
 
 def test_every_threshold_is_what_scikit_learn_counts() -> None:

@@ -63,13 +63,27 @@ def test_the_first_row_is_the_data_as_it_is_and_students_are_drawn_whole() -> No
         assert len(set(draws.student[students == name])) == 1
 
 
-def test_blocks_do_not_change_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    labels, scores, students = _case(True)
+@pytest.mark.parametrize("ties", [False, True])
+def test_blocks_do_not_change_anything(
+    ties: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, scores, students = _case(ties)
     draws = draw_resamples(students, 20, seed=1)
     whole = ranking_metrics(labels, scores, draws)
-    monkeypatch.setattr("ml.metrics.BLOCK", 1000)
+    monkeypatch.setattr("ml.metrics.CACHED", 1000)
     for name, values in ranking_metrics(labels, scores, draws).items():
-        np.testing.assert_array_equal(values, whole[name])
+        np.testing.assert_allclose(values, whole[name], rtol=1e-14)
+
+
+def test_draws_of_some_points_are_the_draws_of_their_students() -> None:
+    _, _, students = _case(True)
+    draws = draw_resamples(students, 20, seed=1)
+    rows = draws.student % 2 == 1
+    some = draws.take(rows)
+    expected = draws.weights[:, draws.student[rows]]
+    np.testing.assert_array_equal(some.weights[:, some.student], expected)
+    assert some.weights.shape[1] == len(set(students[rows])) < 60
+    np.testing.assert_array_equal(some.count, expected.sum(axis=1))
 
 
 def test_the_top_tenth_takes_its_share_of_a_tie() -> None:
@@ -151,6 +165,24 @@ def test_recalibration_finds_what_was_done_to_the_scores() -> None:
     slope, intercept = recalibration(labels, 1 / (1 + np.exp(-line)), draws)
     assert slope[0] == pytest.approx(0.5, abs=0.03)
     assert intercept[0] == pytest.approx(-1, abs=0.04)
+
+
+@pytest.mark.parametrize("base", [0.002, 0.998])
+def test_recalibration_settles_at_extreme_base_rates(base: float) -> None:
+    """Twenty of ten thousand fail, or pass; and risks that are far too low or high."""
+    random = np.random.default_rng(8)
+    line = logit(base) + random.normal(0, 1, 10_000)
+    labels = (random.random(10_000) < 1 / (1 + np.exp(-line))).astype(int)
+    assert 0 < min(labels.sum(), 10_000 - labels.sum()) < 100
+    draws = draw_resamples(np.arange(10_000), 20, seed=1)
+    for shift in (0.0, -np.sign(logit(base)) * 6, np.sign(logit(base)) * 6):
+        scores = 1 / (1 + np.exp(-(line + shift)))
+        exact = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+        exact.fit(logit(scores)[:, None], labels)
+        slope, intercept = recalibration(labels, scores, draws)
+        assert slope[0] == pytest.approx(exact.coef_[0, 0], abs=1e-3)
+        assert intercept[0] == pytest.approx(exact.intercept_[0], abs=1e-2)
+        assert np.isfinite(slope).all() and slope.min() < slope[0] < slope.max()
 
 
 @pytest.mark.parametrize(

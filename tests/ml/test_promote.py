@@ -25,7 +25,7 @@ from ml.promote import (
 from ml.registry import ArtifactError
 from ml.score import ContractMismatch
 from ml.train import run_train
-from ml.warehouse import SettingsMismatch
+from ml.warehouse import SettingsMismatch, WarehouseOutdated
 
 STATUS = "select run_id, status, status_reason, promoted_at from ml.model_runs"
 
@@ -102,8 +102,42 @@ def test_a_run_that_was_rolled_back_from_can_be_promoted_again(two_runs) -> None
     project, first, second = two_runs
     promote(project.settings, second)
     roll_back(project.settings)
+    reasons = project.rows(STATUS).set_index("run_id")["status_reason"]
+    assert reasons[first] == f"Rolled back from {second}."
+    # Training it again does not make it one to go back to.
+    run_train(project.with_settings(model_max_depth=2).settings, force=True)
+    assert project.rows(STATUS).set_index("run_id")["status_reason"][second] == (
+        f"Rolled back to {first}."
+    )
+    with pytest.raises(NotPromoted, match="no earlier champion"):
+        roll_back(project.settings)
     promote(project.settings, second)
     assert roll_back(project.settings).champion == first
+
+
+def test_a_champion_of_an_older_version_can_be_gone_back_to(two_runs) -> None:
+    """That version did not keep when a run was promoted."""
+    project, first, second = two_runs
+    project.run("update ml.model_runs set promoted_at = null")
+    promote(project.settings, second)
+    assert roll_back(project.settings).champion == first
+
+
+def test_going_back_where_no_run_is_champion_names_none(two_runs) -> None:
+    project, _, second = two_runs
+    promote(project.settings, second)
+    project.run(f"delete from ml.model_runs where run_id = '{second}'")
+    assert roll_back(project.settings).before is None
+    assert "None" not in project.rows(STATUS)["status_reason"].item()
+
+
+def test_after_a_promoted_refit_one_can_go_back_to_its_parent(two_runs) -> None:
+    project, parent, _ = two_runs
+    refit = run_train(project.settings, with_refit=True, promote=True).run["run_id"]
+    assert statuses(project)[refit] == "champion"
+    change = roll_back(project.settings)
+    assert (change.champion, change.before) == (parent, refit)
+    assert statuses(project)[refit] == "retired"
 
 
 # ---------------------------------------------------------------- refusing
@@ -153,6 +187,28 @@ def test_other_settings_than_those_of_the_tables_are_refused(two_runs) -> None:
     other = project.with_settings(observation_window_days=7)
     with pytest.raises(SettingsMismatch, match="OBSERVATION_WINDOW_DAYS"):
         promote(other.settings, challenger)
+
+
+def test_a_warehouse_of_an_older_version_is_told_what_it_lacks(two_runs) -> None:
+    project, _, challenger = two_runs
+    project.run(
+        "alter table ml.model_runs drop column promoted_at",
+        "alter table ml.evaluation_predictions drop column confidence",
+        "alter table ml.evaluation_predictions drop column baseline_logistic",
+    )
+    for command in (
+        lambda: run_train(project.settings),
+        lambda: promote(project.settings, challenger),
+        lambda: roll_back(project.settings),
+        lambda: list_runs(project.settings),
+    ):
+        with pytest.raises(WarehouseOutdated) as error:
+            command()
+        assert "ml.model_runs has no column promoted_at\n" in str(error.value)
+        assert "predictions has no column confidence, baseline_logistic\n" in str(
+            error.value
+        )
+        assert "dbt build" in str(error.value)
 
 
 # ---------------------------------------------------------------- command
@@ -256,12 +312,21 @@ def test_the_rates_of_a_group_agree_with_scikit_learn_and_their_interval(gated) 
 
 
 def test_training_again_and_promoting_ask_the_gate_again(gated) -> None:
-    """A wider gate lets the same run through; what it said before is replaced."""
+    """A wider gate lets the same run through; what it said before is replaced. The
+    run is asked about although there are more newer ones than are monitored."""
     run_id = gated.rows(STATUS)["run_id"].iloc[0]
+    gated.run(
+        "insert into ml.model_runs select runs.* replace ('newer' || n as run_id,"
+        " 'refused' as status, created_at + interval 1 day as created_at)"
+        " from ml.model_runs as runs cross join range(5) as numbers(n)"
+    )
     with pytest.raises(NotPromoted) as refused:
         promote(gated.settings, run_id)
-    for words in gated.rows("from fairness_gate where not passes")["words"]:
+    failed = gated.rows("from fairness_gate where not passes")
+    assert set(failed["run_id"]) == {run_id}
+    for words in failed["words"]:
         assert words in str(refused.value)
+    gated.run("delete from ml.model_runs where run_id like 'newer%'")
     assert statuses(gated) == {run_id: "challenger"}
 
     wide = gated.with_settings(fairness_max_gap=1.0)
@@ -269,6 +334,10 @@ def test_training_again_and_promoting_ask_the_gate_again(gated) -> None:
     assert report.run["status"] == "champion"
     assert "Passed the fairness gate" in report.run["status_reason"]
     assert "0.05" not in report.run["status_reason"]
+    assert report.run["status_reason"].startswith("Promoted.")
+    doubts = gated.rows("select doubt from fairness_gate where doubt is not null")
+    assert doubts["doubt"].str.contains("By everybody, .*one group").any()
+    assert all(doubt in report.run["status_reason"] for doubt in doubts["doubt"])
 
 
 @pytest.mark.parametrize(

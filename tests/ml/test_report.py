@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from ml import report
 from ml.report import app, build_report
+from ml.reporting.decision_section import decisions
 from ml.reporting.figures import curve, flagged_weights, group_shares, top_pairs
-from ml.reporting.model_sections import _decisions
 from ml.reporting.page import percent, with_interval
 from ml.reporting.read import read_facts
 from ml.reporting.verdict import give_verdict, reach_table
@@ -473,7 +473,7 @@ def test_decisions_that_are_not_sure(trained: Project, change: str, told: str) -
     trained.run(f"update ml.threshold_metrics set {change} where cut <> 'threshold'")
     facts = read_facts(trained.settings)
     assert facts.model is not None
-    assert told in " ".join(_decisions(facts, facts.model).paragraphs)
+    assert told in " ".join(decisions(facts, facts.model).paragraphs)
 
 
 def test_calibration_is_shown_by_lead_and_by_course(html: str) -> None:

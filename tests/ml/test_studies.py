@@ -47,7 +47,7 @@ def points_of(world: World) -> Points:
 def trained_on(points: Points) -> tuple[Split, Artifact]:
     split = _split_at(points, TEST_FROM)
     contract = learn_contract(split.known.features, points.kinds)
-    found = SearchResult(PARAMETERS, [], 0.0, pd.DataFrame())
+    found = SearchResult(PARAMETERS, 0.0, pd.DataFrame())
     older = _fit(split.search, contract, PARAMETERS)
     return split, _fit_winner(split, contract, found, older, RunInputs("", "", "", {}))
 
@@ -318,11 +318,19 @@ def test_a_run_without_studies_gets_them_later_and_once(
     with caplog.at_level("INFO"):
         run_train(project.settings)
     assert "No studies (--no-studies)" in caplog.text
-    query = "select * exclude (run_id) from ml.model_metrics order by all"
+    run_id = project.rows("from ml.model_runs")["run_id"].item()
+    refit = run_train(project.settings, with_refit=True).run["run_id"]
+    figures = (
+        "select * exclude (run_id) from ml.model_metrics where run_id = '{}'"
+        " order by all"
+    )
+    query = figures.format(run_id)
     before = project.rows(query)
     assert not set(before["split"]) & set(SPLITS)
     run_train(project.settings, with_studies=True)
     after = project.rows(query)
+    # A refit serves with the figures of its parent, whenever they are found.
+    pd.testing.assert_frame_equal(project.rows(figures.format(refit)), after)
     # This warehouse has no attributes.
     assert set(SPLITS) - set(after["split"]) == {"attributes"}
     kept = after[~after["split"].isin(SPLITS)].reset_index(drop=True)

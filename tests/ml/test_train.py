@@ -1,9 +1,11 @@
 """A whole training, and what it promises about the tables that it writes."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 from synthetic import AS_OF_DATE, TEST_FROM, Project, World, make_project, make_tables
 
 from ml import registry
+from ml.calibrate import Scored, fit_map
+from ml.dataset import Points, Split, split_points
 from ml.explain import REASONS
 from ml.settings import PROJECT_ROOT, UserError
-from ml.train import RUN_TABLES, run_train, summarise
+from ml.train import RUN_TABLES, describe_run, read_inputs, run_train, summarise
+from ml.training import _calibration_curves
 from ml.warehouse import SettingsMismatch
 
 KEY = "student_id, course_id, assessment_id, as_of_date"
@@ -186,6 +191,100 @@ def test_a_failing_write_leaves_everything_as_it_was(
         run_train(trained.settings, force=True)
     for name, table in _all_tables(trained).items():
         pd.testing.assert_frame_equal(table, before[name], obj=name)
+
+
+# ---------------------------------------------------------------- what a run is
+
+
+# Reached by a training, and no part of what it finds: commands, reading and writing,
+# and what is computed anew each time (docs/architecture.md, Decisions).
+NO_PART_OF_A_RUN = {
+    "cli",
+    "dbt",
+    "decisions",
+    "promote",
+    "registry",
+    "settings",
+    "train",
+    "warehouse",
+}
+
+
+def _imported(module: str) -> set[str]:
+    """Modules of the package ml that a module imports, anywhere in its file."""
+    source = (PROJECT_ROOT / "ml" / f"{module}.py").read_text(encoding="utf-8")
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "ml":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ml."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found |= {name.split(".")[1] for name in names if name.startswith("ml.")}
+    return found
+
+
+def test_the_code_of_a_run_is_all_that_its_training_reaches() -> None:
+    reached, left = set(), {"train"}
+    while left:
+        reached |= left
+        left = set().union(*map(_imported, left)) - reached
+    assert len(reached) > 15
+    assert set(registry.CODE) == reached - NO_PART_OF_A_RUN
+
+
+@pytest.mark.parametrize("part", ["search", "between", "calibration", "test"])
+def test_every_label_that_is_learned_or_judged_names_the_run(
+    trained_once: Project, part: str
+) -> None:
+    """Also those known before the test period that neither searched nor calibrated."""
+    settings = trained_once.settings
+    points = read_inputs(settings).points
+    day, known_at = points.targets["as_of_date"], points.targets["label_known_at"]
+    # Some answers from before the calibration period arrive late in it.
+    late = (day < "2023-03-01") & (day.dt.month == 2)
+    late_by = pd.to_timedelta(late * 120, unit="D")
+    targets = points.targets.assign(label_known_at=known_at + late_by)
+    points = replace(points, targets=targets)
+
+    def divided(points: Points) -> Split:
+        return split_points(points, settings.test_from, AS_OF_DATE, 14)
+
+    def run_id(points: Points) -> str:
+        return describe_run(settings, divided(points), points.kinds).run_id
+
+    split = divided(points)
+    key = split.matured.targets.loc[split.part == part, KEY.split(", ")].iloc[0]
+    flipped = (targets[key.index] == key).all(axis=1)
+    assert flipped.sum() == 1
+    at_risk = targets["at_risk"].mask(flipped, 1 - targets["at_risk"])
+    changed = replace(points, targets=targets.assign(at_risk=at_risk))
+    assert run_id(changed) != run_id(points)
+
+
+@pytest.mark.parametrize(
+    ("method", "split_name"),
+    [
+        ("none", "calibration"),
+        ("sigmoid", "calibration_in_sample"),
+        ("isotonic", "calibration_in_sample"),
+    ],
+)
+def test_a_curve_of_the_points_that_made_the_map_says_so(
+    trained_once: Project, method: str, split_name: str
+) -> None:
+    settings = trained_once.settings
+    found = read_inputs(settings)
+    split = split_points(found.points, settings.test_from, AS_OF_DATE, 14)
+    artifact = registry.load_artifact(
+        settings.models_path, trained_once.rows("from ml.model_runs")["run_id"][0]
+    )
+    calibration = fit_map(method, Scored(np.arange(9.0), np.arange(9) % 2, KEY), 1.0)
+    artifact = replace(artifact, calibration=calibration)
+    predictions = trained_once.rows("from ml.evaluation_predictions")
+    curves = _calibration_curves(artifact, artifact.model, split, predictions)
+    assert set(curves["split"]) == {"test", split_name}
 
 
 # ---------------------------------------------------------------- which run serves

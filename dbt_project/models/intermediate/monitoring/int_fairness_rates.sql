@@ -1,4 +1,5 @@
 {% set threshold = setting('prediction_threshold') %}
+{% set sure_from = setting('confidence_threshold') or 0 %}
 {% set smallest = var('fairness_min_group') %}
 {# What each rate counts, and among how many. #}
 {% set rates = {
@@ -27,7 +28,7 @@ attributes as (
 ),
 
 -- A message in between changes what happens: such points say nothing of the model.
-predictions as (
+usual as (
 
     select
         predictions.run_id,
@@ -36,13 +37,10 @@ predictions as (
         predictions.course_run_id,
         predictions.at_risk,
         predictions.risk_score,
-        rank() over (
-            partition by predictions.run_id, predictions.lead_days
-            order by predictions.risk_score desc
-        ) as risk_rank,
-        count(*) over (
-            partition by predictions.run_id, predictions.lead_days
-        ) as points
+        -- Unknown (a run from before it was kept) is sure enough.
+        case
+            when predictions.confidence < {{ sure_from }} then 0 else 1
+        end as is_sure
     from {{ source('ml', 'evaluation_predictions') }} as predictions
     inner join runs
         on predictions.run_id = runs.run_id
@@ -50,17 +48,35 @@ predictions as (
 
 ),
 
+predictions as (
+
+    select
+        *,
+        rank() over (
+            partition by run_id, lead_days, is_sure
+            order by risk_score desc
+        ) as risk_rank,
+        count(*) over (partition by run_id, lead_days) as points
+    from usual
+
+),
+
 -- What the product would do: everybody from the threshold on, else the riskiest
--- share, with those who tie with its last.
+-- share, with those who tie with its last; nobody of whom the model is not sure
+-- (CONFIDENCE_THRESHOLD).
 flagged as (
 
     select
         *,
         {% if threshold is not none %}
-        case when risk_score >= {{ threshold }} then 1 else 0 end as is_flagged,
+        case
+            when is_sure = 1 and risk_score >= {{ threshold }} then 1 else 0
+        end as is_flagged,
         {% else %}
         case
-            when risk_rank <= points * {{ var('fairness_flag_share') }} then 1 else 0
+            when is_sure = 1 and risk_rank <= points * {{ var('fairness_flag_share') }}
+                then 1
+            else 0
         end as is_flagged,
         {% endif %}
         cast(risk_score - at_risk as decimal(18, 6)) as gap

@@ -1,5 +1,8 @@
--- The runs that are watched: the champion, and the newest ones of this source and
--- target. From each point a model may only be judged on what came after its training.
+-- The runs that are watched: the champion, the newest ones of this source and target,
+-- and one that is asked about before it is promoted. From each point a model may only
+-- be judged on what came after its training.
+
+{% set asked = var('also_monitored', env_var('ALSO_MONITORED', '')) %}
 
 with
 
@@ -13,10 +16,7 @@ runs as (
         coalesce(
             {{ json_day('settings', 'refit_before') }},
             test_from
-        ) as trained_before,
-        coalesce(
-            {{ json_day('settings', 'refit_before') }}, test_from
-        ) as judged_from
+        ) as trained_before
     from {{ source('ml', 'model_runs') }}
     where
         source_system = '{{ setting('source_system') }}'
@@ -39,11 +39,12 @@ monitored as (
         run_id,
         status,
         trained_before,
-        judged_from
+        trained_before as judged_from
     from ranked
     where
         status = 'champion'
         or recency <= {{ var('monitored_runs') }}
+        or run_id = {{ sql_text(asked) }}
 
 )
 

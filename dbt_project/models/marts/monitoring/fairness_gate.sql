@@ -100,6 +100,20 @@ widest as (
 
 ),
 
+-- The widest gap of those that may be chance.
+unsure as (
+
+    select
+        *,
+        row_number() over (
+            partition by run_id, attribute, rate
+            order by gap desc, highest_group, lowest_group
+        ) as gap_rank
+    from with_interval
+    where gap_low <= 0
+
+),
+
 asked as (
 
     select
@@ -107,7 +121,8 @@ asked as (
         attribute,
         rate,
         max(is_gated) as is_gated,
-        {{ count_where('estimate is not null') }} as measured_groups
+        {{ count_where('estimate is not null') }} as measured_groups,
+        {{ count_where('estimate is null') }} as unmeasured_groups
     from rates
     group by
         run_id,
@@ -130,6 +145,10 @@ decided as (
         widest.gap,
         widest.gap_low,
         widest.gap_high,
+        asked.unmeasured_groups,
+        unsure.highest_group as unsure_highest_group,
+        unsure.lowest_group as unsure_lowest_group,
+        unsure.gap as unsure_gap,
         asked.is_gated = 1 as is_gated,
         {% if allowed is none %}
         cast(null as {{ type_double() }}) as allowed_gap,
@@ -149,6 +168,40 @@ decided as (
             and asked.attribute = widest.attribute
             and asked.rate = widest.rate
             and widest.gap_rank = 1
+    left join unsure
+        on
+            asked.run_id = unsure.run_id
+            and asked.attribute = unsure.attribute
+            and asked.rate = unsure.rate
+            and unsure.gap_rank = 1
+
+),
+
+-- What the gate lets pass without being sure of it.
+doubted as (
+
+    select
+        *,
+        case
+            when unsure_gap > allowed_gap
+                then {{ dbt.concat([
+                    "'; the gap of '", share_as_text('unsure_gap'), "' between group '",
+                    'unsure_highest_group', "' and group '", 'unsure_lowest_group',
+                    "' is wider than allowed but may be chance'",
+                ]) }}
+            else ''
+        end as unsure_words,
+        case
+            when unmeasured_groups > 0
+                then {{ dbt.concat([
+                    "'; groups not measured (fewer than "
+                    ~ var('fairness_min_group') ~ " students, or no such case): '",
+                    'cast(unmeasured_groups as ' ~ dbt.type_string() ~ ')',
+                ]) }}
+            when measured_groups < 2 then '; there is one group, nothing to compare'
+            else ''
+        end as unmeasured_words
+    from decided
 
 ),
 
@@ -188,8 +241,21 @@ fairness_gate as (
                 ~ share_as_text('allowed_gap') ~ " end",
                 "'.'",
             ]) }}
-        end as words
-    from decided
+        end as words,
+        case
+            when
+                is_gated
+                and allowed_gap is not null
+                and coalesce(passes, true)
+                and {{ dbt.concat(['unsure_words', 'unmeasured_words']) }} <> ''
+                then {{ dbt.concat([
+                    "'By '", 'attribute', "', '", 'rate_in_words', "': '",
+                    'substring(' ~ dbt.concat(['unsure_words', 'unmeasured_words'])
+                    ~ ', 3)',
+                    "'.'",
+                ]) }}
+        end as doubt
+    from doubted
 
 )
 

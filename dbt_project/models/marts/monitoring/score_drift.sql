@@ -11,10 +11,12 @@ runs as (
 
 ),
 
-scores_then as (
+-- Those of the test period have no day.
+scores as (
 
     select
         predictions.run_id,
+        cast(null as date) as as_of_date,
         predictions.student_id,
         predictions.risk_score
     from {{ source('ml', 'evaluation_predictions') }} as predictions
@@ -22,9 +24,7 @@ scores_then as (
         on predictions.run_id = runs.run_id
     where not coalesce(predictions.contacted_before_due, false)
 
-),
-
-scores_now as (
+    union all
 
     select
         scores.run_id,
@@ -43,7 +43,8 @@ tiles as (
         run_id,
         risk_score,
         ntile(10) over (partition by run_id order by risk_score) as tile
-    from scores_then
+    from scores
+    where as_of_date is null
 
 ),
 
@@ -57,46 +58,34 @@ ends as (
 
 ),
 
-placed_then as (
+placed as (
 
     select
-        scores_then.run_id,
-        {{ decile_of('scores_then.risk_score') }} as bin,
+        scores.run_id,
+        scores.as_of_date,
+        {{ decile_of('scores.risk_score') }} as bin,
         count(*) as points,
-        sum(cast(scores_then.risk_score as decimal(18, 9))) as scores
-    from scores_then
+        sum(cast(scores.risk_score as decimal(18, 9))) as scores
+    from scores
     inner join ends
-        on scores_then.run_id = ends.run_id
+        on scores.run_id = ends.run_id
     group by
-        scores_then.run_id,
-        {{ decile_of('scores_then.risk_score') }}
-
-),
-
-placed_now as (
-
-    select
-        scores_now.run_id,
-        scores_now.as_of_date,
-        {{ decile_of('scores_now.risk_score') }} as bin,
-        count(*) as points,
-        sum(cast(scores_now.risk_score as decimal(18, 9))) as scores
-    from scores_now
-    inner join ends
-        on scores_now.run_id = ends.run_id
-    group by
-        scores_now.run_id,
-        scores_now.as_of_date,
-        {{ decile_of('scores_now.risk_score') }}
+        scores.run_id,
+        scores.as_of_date,
+        {{ decile_of('scores.risk_score') }}
 
 ),
 
 days as (
 
-    select distinct
+    select
+        run_id,
+        as_of_date,
+        count(distinct student_id) as students
+    from scores
+    group by
         run_id,
         as_of_date
-    from placed_now
 
 ),
 
@@ -106,14 +95,17 @@ sides as (
     select
         days.run_id,
         days.as_of_date,
-        placed_then.bin,
-        placed_then.points as points_then,
-        placed_then.scores as scores_then,
+        placed.bin,
+        placed.points as points_then,
+        placed.scores as scores_then,
         0 as points_now,
         0 as scores_now
     from days
-    inner join placed_then
-        on days.run_id = placed_then.run_id
+    inner join placed
+        on days.run_id = placed.run_id
+    where
+        days.as_of_date is not null
+        and placed.as_of_date is null
 
     union all
 
@@ -125,7 +117,8 @@ sides as (
         0 as scores_then,
         points as points_now,
         scores as scores_now
-    from placed_now
+    from placed
+    where as_of_date is not null
 
 ),
 
@@ -168,29 +161,6 @@ terms as (
 
 ),
 
-students_then as (
-
-    select
-        run_id,
-        count(distinct student_id) as students
-    from scores_then
-    group by run_id
-
-),
-
-students_now as (
-
-    select
-        run_id,
-        as_of_date,
-        count(distinct student_id) as students
-    from scores_now
-    group by
-        run_id,
-        as_of_date
-
-),
-
 measured as (
 
     select
@@ -213,17 +183,19 @@ with_chance as (
 
     select
         measured.*,
-        students_now.students as students_now,
+        day.students as students_now,
         {{ stability_by_chance(
-            'measured.bins', 'students_then.students', 'students_now.students'
+            'measured.bins', 'test_period.students', 'day.students'
         ) }} as stability_by_chance
     from measured
-    inner join students_then
-        on measured.run_id = students_then.run_id
-    inner join students_now
+    inner join days as test_period
         on
-            measured.run_id = students_now.run_id
-            and measured.as_of_date = students_now.as_of_date
+            measured.run_id = test_period.run_id
+            and test_period.as_of_date is null
+    inner join days as day
+        on
+            measured.run_id = day.run_id
+            and measured.as_of_date = day.as_of_date
 
 ),
 
