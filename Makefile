@@ -42,8 +42,10 @@ run: install ## Sample data (or yours) to flags, drafts, report and snapshot
 	@$(BUILD) --select source:ml+ $(BRIEFLY)
 	@echo "[4/7] draft messages"
 	@$(PY) -m intervene draft
-	@echo "[5/7] report"
+	@$(BUILD) --select marts.interventions $(BRIEFLY)
+	@echo "[5/7] reports: the model, the messages"
 	@$(PY) -m ml.report
+	@$(PY) -m intervene report
 	@echo "[6/7] publish the snapshot"
 	@$(PY) -m ml.publish
 	@echo "[7/7] summary"
@@ -66,4 +68,4 @@ lock: ## Pin the newest versions that pyproject.toml allows (needs uv)
 
 .PHONY: clean
 clean: ## Remove what the pipeline made (data/, target/, logs/), not .venv
-	rm -rf target logs data/warehouse.duckdb* data/models data/published data/intervene.sqlite* data/report*
+	rm -rf target logs data/warehouse.duckdb* data/models data/published data/intervene.sqlite* data/report* data/messages.html

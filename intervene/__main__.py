@@ -1,34 +1,63 @@
 """Commands of `python -m intervene`: results on stdout, progress on stderr."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from getpass import getuser
+from pathlib import Path
 from textwrap import indent
 from typing import Annotated
 
 import typer
 
+from intervene.campaigns import DRAFTERS, CampaignError, read_campaigns
 from intervene.channels import make_channels
-from intervene.draft import Drafted, Plan, Policy, Refused, only_missing, plan, write
-from intervene.drafter import CHANNELS, TONES, Drafter, TemplateDrafter
-from intervene.gemini import GeminiDrafter
+from intervene.draft import Drafted, Policy, plan
+from intervene.drafter import CHANNELS, TONES
+from intervene.drafting import (
+    describe_refusals,
+    draft_batch,
+    print_summary,
+    progress,
+)
+from intervene.experiments import (
+    Evidence,
+    analyse_campaigns,
+    describe_assigned,
+    describe_effects,
+    divide,
+    draw_arms,
+    overview,
+    read_evidence,
+)
 from intervene.handover import (
     Contact,
-    Flag,
     copy_to_warehouse,
     read_contacts,
-    read_flags,
     why_nobody,
 )
 from intervene.inbox import read_inbox
-from intervene.ledger import Ledger
-from intervene.limits import Usage
-from intervene.outbox import resolve, unknown
+from intervene.outbox import release, resolve, unknown
+from intervene.review.actions import (
+    Result,
+    Seen,
+    approve,
+    reject,
+    undo,
+    why_not_a_reason,
+)
+from intervene.rights import (
+    describe_everything,
+    find_everything,
+    forget,
+    retain,
+    write_export,
+)
 from intervene.send import Rules, Sender, describe_line, describe_unknown, summarise
-from intervene.store import IllegalMove, Store, open_store, store_url
+from intervene.snapshot import Snapshot, read_snapshots, save_snapshots
+from intervene.store import IllegalMove, Message, Store, open_store_of
+from ml.cli import start_logging
 from ml.settings import Settings, UserError, load_settings
 from ml.warehouse import (
     WarehouseLocked,
@@ -37,11 +66,12 @@ from ml.warehouse import (
     read_pipeline_settings,
 )
 
-MOST_REFUSALS_SHOWN = 10
-SECONDS_BETWEEN_PROGRESS = 2.0
-DRAFTERS = ("template", "gemini")
-DECISIONS = ("sent", "retry")
-RECORDED = ("delivered", "bounced", "replied")
+DECISIONS = {
+    "sent": "sent",
+    "retry": "will be sent again",
+    "release": "can be sent",
+}
+RECORDED = ("delivered", "bounced", "replied", "complained")
 
 app = typer.Typer(
     help="Messages to flagged students: drafted, checked, kept in their own store.",
@@ -95,29 +125,82 @@ def draft_command(
         all_variants=all_variants,
     )
     _one_of("--drafter", drafter, DRAFTERS)
-    flags, contacts, nobody, source = _read_warehouse(settings)
-    flags = flags[:limit]
+    declared = read_campaigns(settings)
+    only = campaign if campaign in {item.name for item in declared} else None
+    if only and (policy.asked_for or all_variants):
+        raise UserError(
+            f"--campaign {only} is declared in CAMPAIGNS: its arms say tone and "
+            "channel. Leave --tone, --channel and --all-variants out."
+        )
+    snapshots, contacts, nobody, source, evidence = _read_warehouse(settings)
+    snapshots = snapshots[:limit]
+    flags = [snapshot.flag for snapshot in snapshots]
     if not flags:
         typer.echo(f"No student is flagged: {nobody}")
-    with open_store(store_url(settings)) as store:
-        planned = plan(flags, contacts, policy, source)
-        missing = _missing(planned, store, policy, source)
-        writer = _make_drafter(drafter, settings, store, source, policy, planned)
-        if isinstance(writer, GeminiDrafter):
-            _print_estimate(writer, missing)
+    with open_store_of(settings) as store:
+        # Before anything is drafted: what is written must not decide who is where.
+        assigned = draw_arms(
+            store,
+            declared,
+            evidence,
+            settings,
+            source,
+            datetime.now(UTC),
+            keep=not estimate,
+            limit=limit,
+        )
+        batches, without = divide(flags, assigned, policy, drafter, only)
+        if not estimate:
+            progress(f"Drafting for {len(flags):,} flagged students …")
+        drafted, stored, planned = Drafted([], without, []), 0, list[Message]()
+        for batch in batches:
+            plans = plan(batch.flags, contacts, batch.policy, source)
+            found, new = draft_batch(batch, plans, store, settings, source, estimate)
+            planned += plans.messages
+            stored += new
+            drafted.skipped.update(found.skipped)
+            drafted.refused.extend(found.refused)
         if estimate:
             return
-        _progress(f"Drafting for {len(flags):,} flagged students …")
-        drafted = write(missing, writer, _counter(len(missing.orders)))
-        stored = store.add(drafted.messages, datetime.now(UTC), policy.asked_for)
+        written_to = {message.student_id for message in planned}
+        save_snapshots(
+            store, [s for s in snapshots if s.flag.student_id in written_to], source
+        )
+        for line in describe_assigned(assigned):
+            typer.echo(line)
         if flags:
-            there = len(planned.orders) - len(stored) - len(drafted.refused)
-            _print_summary(len(flags), len(stored), there, drafted)
-        if isinstance(writer, GeminiDrafter):
-            _print_report(writer)
+            there = len(planned) - stored - len(drafted.refused)
+            print_summary(len(flags), stored, there, drafted)
         _copy(store, settings, source)
     if drafted.refused:
-        raise DraftsRefused(_describe_refusals(drafted.refused))
+        raise DraftsRefused(describe_refusals(drafted.refused))
+
+
+@app.command("campaigns")
+def campaigns_command(
+    analyse: Annotated[
+        bool, typer.Option("--analyse", help="Measure what they brought.")
+    ] = False,
+) -> None:
+    """Check the declared campaigns, or measure the effects of those that have begun.
+
+    Example: python -m intervene campaigns --analyse
+    """
+    settings = load_settings()
+    if analyse:
+        progress("Analysing campaigns …")
+        with open_warehouse(settings.warehouse_path) as connection:
+            check_pipeline_settings(connection, settings)
+            effects = analyse_campaigns(connection, settings)
+        typer.echo(describe_effects(effects))
+        return
+    declared = read_campaigns(settings)
+    *_, source, evidence = _read_warehouse(settings)
+    with open_store_of(settings) as store:
+        told, trouble = overview(declared, store, evidence, settings, source)
+    typer.echo(told)
+    if trouble:
+        raise CampaignError(trouble)
 
 
 @app.command("sync")
@@ -129,7 +212,7 @@ def sync_command() -> None:
     settings = load_settings()
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
         source = read_pipeline_settings(connection).source_system
-    with open_store(store_url(settings)) as store:
+    with open_store_of(settings) as store:
         _copy(store, settings, source)
 
 
@@ -143,7 +226,7 @@ def send_command(
     ] = False,
     resolve_id: Annotated[
         str | None,
-        typer.Option("--resolve", metavar="MESSAGE_ID", help="Decide an unknown one."),
+        typer.Option("--resolve", metavar="MESSAGE_ID", help="Decide about one."),
     ] = None,
     decision: Annotated[
         str | None, typer.Argument(help=f"With --resolve: {', '.join(DECISIONS)}.")
@@ -159,14 +242,18 @@ def send_command(
     settings, now = load_settings(), datetime.now(UTC)
     if decision is not None and resolve_id is None:
         raise UserError(f"{decision!r} belongs to --resolve MESSAGE_ID.")
-    with open_store(store_url(settings)) as store:
+    with open_store_of(settings) as store:
         if list_unknown:
             typer.echo(describe_unknown(unknown(store, now)))
         elif resolve_id is not None:
-            went_out = _one_of("--resolve", decision or "", DECISIONS) == "sent"
+            chosen = _one_of("--resolve", decision or "", tuple(DECISIONS)) or ""
+            by = actor or getuser()
             with _illegal_moves_explained():
-                resolve(store, resolve_id, went_out, actor or getuser(), now)
-            typer.echo(f"{resolve_id}: {'sent' if went_out else 'will be sent again'}")
+                if chosen == "release":
+                    release(store, resolve_id, by, now)
+                else:
+                    resolve(store, resolve_id, chosen == "sent", by, now)
+            typer.echo(f"{resolve_id}: {DECISIONS[chosen]}")
         else:
             _send(store, settings, dry_run)
 
@@ -187,12 +274,100 @@ def record_command(
     Example: python -m intervene record bounced MESSAGE_ID --reason "mailbox full"
     """
     event = _one_of("EVENT", event, RECORDED) or event
+    wrong = why_not_a_reason(reason) if reason else None
+    if wrong:
+        raise UserError(f"--reason: {wrong}.")
     with (
-        open_store(store_url(load_settings())) as store,
+        open_store_of(load_settings()) as store,
         _illegal_moves_explained(),
     ):
         store.record(message_id, event, actor or getuser(), datetime.now(UTC), reason)
     typer.echo(f"{message_id}: {event}")
+
+
+@app.command("review")
+def review_command(
+    host: Annotated[
+        str | None, typer.Option(help="Where to listen; else REVIEW_HOST.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Else REVIEW_PORT.")
+    ] = None,
+) -> None:
+    """Serve the page on which advisors read, edit, approve and reject messages.
+
+    Example: python -m intervene review
+    """
+    # Only here: the other commands need no web server, and start sooner without.
+    from intervene.review.server import serve
+
+    settings = load_settings()
+    start_logging(settings)
+    with open_store_of(settings) as store:
+        serve(
+            store,
+            settings,
+            host=host or settings.review_host,
+            port=settings.review_port if port is None else port,
+            announce=typer.echo,
+        )
+
+
+MessageIds = Annotated[list[str], typer.Argument(metavar="MESSAGE_ID...")]
+By = Annotated[
+    str | None, typer.Option("--by", help="Who decides; else the system's user.")
+]
+
+
+@app.command("approve")
+def approve_command(message_ids: MessageIds, actor: By = None) -> None:
+    """Approve messages; other variants of each are rejected.
+
+    Example: python -m intervene approve MESSAGE_ID --by anna
+    """
+    _decide("approved", message_ids, actor, approve)
+
+
+@app.command("reject")
+def reject_command(
+    message_ids: MessageIds,
+    reason: Annotated[str, typer.Option(help="Why; no names, no addresses.")],
+    actor: By = None,
+) -> None:
+    """Reject messages that have not gone out.
+
+    Example: python -m intervene reject MESSAGE_ID --reason "already in contact"
+    """
+
+    def decide(store: Store, chosen: list[Seen], by: str, now: datetime) -> Result:
+        return reject(store, chosen, reason, by, now)
+
+    _decide("rejected", message_ids, actor, decide)
+
+
+@app.command("undo")
+def undo_command(message_ids: MessageIds, actor: By = None) -> None:
+    """Put approved or rejected messages back to be decided, before they are sent.
+
+    Example: python -m intervene undo MESSAGE_ID
+    """
+    _decide("put back", message_ids, actor, undo)
+
+
+def _decide(
+    verb: str,
+    message_ids: list[str],
+    actor: str | None,
+    decide: Callable[[Store, list[Seen], str, datetime], Result],
+) -> None:
+    chosen = [Seen(message_id) for message_id in message_ids]
+    with open_store_of(load_settings()) as store:
+        result = decide(store, chosen, actor or getuser(), datetime.now(UTC))
+    for message_id in result.done:
+        typer.echo(f"{message_id}: {verb}")
+    if result.refused:
+        lines = [f"  {key}: {why}" for key, why in result.refused.items()]
+        raise UserError("\n".join([f"Could not be {verb}:", *lines]))
 
 
 @app.command("inbox")
@@ -202,12 +377,93 @@ def inbox_command() -> None:
     Example: python -m intervene inbox
     """
     settings = load_settings()
-    with open_store(store_url(settings)) as store:
+    with open_store_of(settings) as store:
         counts = read_inbox(store, settings, datetime.now(UTC))
     for event, count in sorted(counts.items()):
         typer.echo(f"{event + ':':<14} {count:,}")
     if not counts:
         typer.echo("No mail about a message.")
+
+
+@app.command("report")
+def report_command(
+    out: Annotated[
+        Path | None, typer.Option(help="The file; else messages.html by the warehouse.")
+    ] = None,
+) -> None:
+    """Write one page about what became of the messages; it opens offline.
+
+    Example: python -m intervene report
+    """
+    # Imported here: it brings matplotlib, which no other command waits for.
+    from intervene.tracking import REPORT_FILE, build_report
+    from ml.report import write_report
+
+    settings = load_settings()
+    path = out or settings.warehouse_path.with_name(REPORT_FILE)
+    write_report(build_report(settings), path)
+    typer.echo(f"report: {path}")
+
+
+@app.command("export")
+def export_command(
+    student_id: Annotated[str, typer.Argument(metavar="STUDENT_ID")],
+    to: Annotated[
+        Path | None, typer.Option(help="A new file, for its owner alone; else stdout.")
+    ] = None,
+) -> None:
+    """Write everything that is held about a student, as JSON.
+
+    Example: python -m intervene export STUDENT_ID --to export.json
+    """
+    settings = load_settings()
+    with open_store_of(settings) as store:
+        everything = find_everything(store, settings, student_id)
+    if to is None:
+        typer.echo(everything.as_json())
+    else:
+        write_export(everything, to)
+    progress(describe_everything(everything))
+
+
+@app.command("forget")
+def forget_command(
+    student_id: Annotated[str, typer.Argument(metavar="STUDENT_ID")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete everything that is held about a student, for good.
+
+    Example: python -m intervene forget STUDENT_ID
+    """
+    settings = load_settings()
+    with open_store_of(settings) as store:
+        everything = find_everything(store, settings, student_id)
+        progress(describe_everything(everything))
+        if not yes:
+            typer.confirm("Delete this for good?", abort=True, err=True)
+        is_new = forget(store, settings, everything)
+    rows = sum(count for *_, count in everything.counts())
+    typer.echo(f"deleted: {rows:,} rows, files and mails" if rows else "nothing found")
+    if everything.places.get("warehouse"):
+        typer.echo("next: `dbt build`, because counts and means still hold the student")
+    typer.echo(
+        "remembered: no build, draft or message will have this student"
+        if is_new
+        else "remembered before"
+    )
+
+
+@app.command("retain")
+def retain_command() -> None:
+    """Remove the text that is older than RETENTION_DAYS.
+
+    Example: python -m intervene retain
+    """
+    settings = load_settings()
+    with open_store_of(settings) as store:
+        removed = retain(store, settings, datetime.now(UTC))
+    for what, count in sorted(removed.items()):
+        typer.echo(f"{what + ':':<21} {count:,}")
 
 
 def _send(store: Store, settings: Settings, dry_run: bool) -> None:
@@ -249,17 +505,18 @@ def _one_of(option: str, value: str | None, allowed: tuple[str, ...]) -> str | N
 
 def _read_warehouse(
     settings: Settings,
-) -> tuple[list[Flag], dict[str, Contact], str, str]:
+) -> tuple[list[Snapshot], dict[str, Contact], str, str, Evidence]:
     """Flags, contacts, why there may be no flags, and the source; then let go."""
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
         source = check_pipeline_settings(connection, settings).source_system
-        flags, contacts = read_flags(connection), read_contacts(connection)
-        nobody = "" if flags else why_nobody(connection)
-    return flags, contacts, nobody, source
+        snapshots, contacts = read_snapshots(connection), read_contacts(connection)
+        nobody = "" if snapshots else why_nobody(connection)
+        evidence = read_evidence(connection, contacts)
+    return snapshots, contacts, nobody, source, evidence
 
 
 def _copy(store: Store, settings: Settings, source: str) -> None:
-    _progress("Copying messages into the warehouse …")
+    progress("Copying messages into the warehouse …")
     try:
         with open_warehouse(settings.warehouse_path) as connection:
             copied = copy_to_warehouse(connection, store, source)
@@ -269,97 +526,6 @@ def _copy(store: Store, settings: Settings, source: str) -> None:
             "warehouse later with `python -m intervene sync`."
         ) from None
     typer.echo(f"messages in the warehouse: {copied:,}")
-
-
-def _make_drafter(
-    name: str,
-    settings: Settings,
-    store: Store,
-    source: str,
-    policy: Policy,
-    planned: Plan,
-) -> Drafter:
-    if name == "template":
-        return TemplateDrafter()
-    days = {message.as_of_date.isoformat() for message in planned.messages}
-    run = " ".join([source, policy.campaign, *sorted(days)])
-    return GeminiDrafter(settings, Ledger(store), run)
-
-
-def _missing(planned: Plan, store: Store, policy: Policy, source: str) -> Plan:
-    """What is not in the store yet, so that nothing is written, or paid, twice."""
-    texts: dict[str, tuple[str, ...]] = {}
-    for row in store.messages(source):
-        student = row["student_id"]
-        texts[student] = (*texts.get(student, ()), row["body"])
-    return only_missing(
-        planned, store.missing(planned.messages, policy.asked_for), texts
-    )
-
-
-def _counter(total: int) -> Callable[[int], None]:
-    """Tell now and then on stderr how many drafts are written."""
-    told = time.monotonic()
-
-    def done(count: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= SECONDS_BETWEEN_PROGRESS:
-            told = time.monotonic()
-            _progress(f"  {count:,} of {total:,} drafts")
-
-    return done
-
-
-def _print_estimate(drafter: GeminiDrafter, missing: Plan) -> None:
-    usage = drafter.estimate(missing.orders)
-    kept = drafter.report.kept
-    _progress(
-        f"Gemini, estimate: {_describe_usage(usage)}; refused drafts are written again."
-        + (f" {kept:,} answers are kept from before." if kept else "")
-    )
-
-
-def _print_report(drafter: GeminiDrafter) -> None:
-    for name, count in sorted(drafter.report.drafted.items()):
-        typer.echo(f"written by:    {name} {count:,}")
-    for reason, count in sorted(drafter.report.reasons.items()):
-        typer.echo(f"template for:  {count:,} ({reason})")
-    typer.echo(f"used:          {_describe_usage(drafter.budget.spent)}")
-
-
-def _describe_usage(usage: Usage) -> str:
-    cost = "price unknown" if usage.cost is None else f"{usage.cost:.4f} USD"
-    return f"{usage.requests:,} requests, {usage.tokens:,} tokens, {cost}"
-
-
-def _print_summary(flags: int, stored: int, there: int, drafted: Drafted) -> None:
-    typer.echo(f"flags:         {flags:,}")
-    typer.echo(f"drafted:       {stored:,}")
-    typer.echo(f"already there: {there:,}")
-    for reason, count in sorted(drafted.skipped.items()):
-        typer.echo(f"skipped:       {count:,} ({reason})")
-    if drafted.refused:
-        typer.echo(f"refused:       {len(drafted.refused):,} (checks)")
-
-
-def _describe_refusals(refused: list[Refused]) -> str:
-    lines = [
-        f"  student {item.student_id}, template {item.template}: "
-        + "; ".join(f"{problem.check}: {problem.reason}" for problem in item.problems)
-        for item in refused[:MOST_REFUSALS_SHOWN]
-    ]
-    if len(refused) > MOST_REFUSALS_SHOWN:
-        lines.append(f"  and {len(refused) - MOST_REFUSALS_SHOWN:,} more")
-    return (
-        f"{len(refused):,} drafts did not pass their checks and were not stored:\n"
-        + "\n".join(lines)
-        + "\nThe others are stored. Put the template, or the title that it quotes, "
-        "right and draft again."
-    )
-
-
-def _progress(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 def main() -> None:

@@ -270,7 +270,9 @@ def compose(letter: Letter, settings: Settings) -> bytes:
     mail["Date"] = format_datetime(datetime.now(UTC))
     mail["Message-ID"] = f"<{letter.message_id}@{sender.rpartition('@')[2]}>"
     mail["Auto-Submitted"] = "auto-generated"
-    mail["List-Unsubscribe"] = f"<mailto:{sender}?subject=unsubscribe>"
+    mail["List-Unsubscribe"] = (
+        f"<mailto:{sender}?subject=unsubscribe%20{letter.message_id}>"
+    )
     if settings.unsubscribe_url:
         url = settings.unsubscribe_url.replace("{message_id}", letter.message_id)
         mail.replace_header("List-Unsubscribe", f"<{url}>, {mail['List-Unsubscribe']}")

@@ -39,6 +39,8 @@ PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 LONGEST_BODY = {"email": 2_000, "in_app": 1_000}
 LONGEST_SUBJECT = 120
+# Beyond this nothing else is looked at: some checks take the square of the length.
+LONGEST_CHECKED = 8_000
 MOST_SMS_SEGMENTS = 2
 
 # LIX; text of an official paper is above 50. Short text says too little.
@@ -78,6 +80,9 @@ def problems(
     others
         Bodies of other messages to the same student.
     """
+    length = len(draft.subject or "") + len(draft.body)
+    if length > LONGEST_CHECKED:
+        return [Problem("length", f"{length:,} characters are too many to be checked")]
     found = [
         Problem(name, reason)
         for name, check in CHECKS.items()

@@ -1,5 +1,6 @@
 """From flags to checked messages: which tone, which channel, which words."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from datetime import UTC, date, datetime, time
 from itertools import product
 from zoneinfo import ZoneInfo
 
+from intervene.campaigns import NO_CAMPAIGN
 from intervene.check import Problem, forbidden_words, problems
 from intervene.drafter import (
     CHANNELS,
@@ -29,6 +31,8 @@ DEFAULT_CHANNEL = "email"
 OTHER_NAMES_OF_LOCALES = {"no": "nb", "nn": "nb"}
 URGENT_WITHIN_DAYS = 7
 LONGEST_REASON = 200
+# Nobody is helped by being told that they got nothing right.
+NOTHING_AT_ALL = re.compile(r"(?<![\d.,])0\s?%")
 # What there is room for.
 MOST_REASONS = {"email": 3, "in_app": 1, "sms": 0}
 MOST_TOPICS = 3
@@ -41,7 +45,7 @@ Texts = Mapping[str, tuple[str, ...]]  # bodies by student
 class Policy:
     """What to draft. A tone or channel of None is chosen for each student."""
 
-    campaign: str = "early-alert"
+    campaign: str = NO_CAMPAIGN
     tone: str | None = None
     channel: str | None = None
     all_variants: bool = False
@@ -267,7 +271,9 @@ def _usable_reasons(flag: Flag) -> tuple[str, ...]:
     return tuple(
         line if line[-1] in ".!?…" else f"{line}."
         for line in lines
-        if line and not forbidden_words(line, REASONS_ARE_IN)
+        if line
+        and not NOTHING_AT_ALL.search(line)
+        and not forbidden_words(line, REASONS_ARE_IN)
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from intervene.assignments import assignments, registered
+from intervene.edits import edited_parts
 from intervene.store import Store
 from intervene.text import split_list
 from ml.settings import UserError
@@ -102,7 +104,7 @@ def read_flags(connection: duckdb.DuckDBPyConnection) -> list[Flag]:
             "scores: run `dbt build`, `python -m ml.train` and `dbt build` again, "
             "or `make run` for all of it."
         )
-    rows = _read(
+    rows = read_columns(
         connection,
         "main",
         "flagged_students",
@@ -119,7 +121,7 @@ def read_contacts(connection: duckdb.DuckDBPyConnection) -> dict[str, Contact]:
             "The warehouse has no table personal.student_contacts. "
             "Build it with `dbt build`."
         )
-    rows = _read(
+    rows = read_columns(
         connection, "personal", "student_contacts", CONTACT_COLUMNS, ["student_id"]
     )
     return {row["student_id"]: Contact(**row) for row in rows}
@@ -142,13 +144,14 @@ def why_nobody(connection: duckdb.DuckDBPyConnection) -> str:
     )
 
 
-def _read(
+def read_columns(
     connection: duckdb.DuckDBPyConnection,
     schema: str,
     table: str,
     columns: dict[str, str],
     order: list[str],
 ) -> list[dict[str, Any]]:
+    """Rows of a table with these columns, cast to these types, in this order."""
     _require_columns(connection, schema, table, [*columns, *order])
     casts = ", ".join(
         f"cast({name} as {kind}) as {name}" for name, kind in columns.items()
@@ -192,12 +195,15 @@ def copy_to_warehouse(
 ) -> int:
     """Replace schema `intervene` by what the store holds; return the messages.
 
-    Only messages of the warehouse's own source are copied: the same id is
-    another student elsewhere.
+    With them go campaigns and who is in which arm. Only what belongs to the
+    warehouse's own source is copied: the same id is another student elsewhere.
     """
     contents = {
         "messages": store.messages(source_system),
         "message_events": store.events(source_system),
+        "message_edits": edited_parts(store, source_system),
+        "campaigns": list(registered(store, source_system).values()),
+        "campaign_assignments": assignments(store, source_system),
     }
     create_handback_tables(connection, "intervene")
     with transaction(connection):

@@ -1,4 +1,4 @@
-"""Reading the mail that came back: bounces, confirmations of delivery, replies.
+"""Reading the mail that came back: bounces, confirmations, replies, complaints.
 
 A message is recognised by its Message-ID, which returned mail repeats. Nothing
 else of a mail is looked at, and nothing in the folder is changed: reading it
@@ -19,6 +19,8 @@ from ml.settings import PROJECT_ROOT, Settings, UserError
 
 ACTOR = "inbox"
 EVENTS = {"failed": "bounced", "delivered": "delivered"}
+# The subject that List-Unsubscribe asks for (`intervene.channels.compose`).
+UNSUBSCRIBE = re.compile(r"\s*unsubscribe\s+([0-9a-f]{32})\s*")
 STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 
@@ -30,7 +32,7 @@ def read_inbox(store: Store, settings: Settings, now: datetime) -> dict[str, int
     counts: dict[str, int] = {}
     domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
     known = {row["message_id"] for row in store.messages()}
-    for message_id, event, reason in _news(_open(settings), domain):
+    for message_id, event, reason in _news(open_mailbox(settings), domain):
         if message_id not in known:
             continue
         try:
@@ -41,7 +43,8 @@ def read_inbox(store: Store, settings: Settings, now: datetime) -> dict[str, int
     return counts
 
 
-def _open(settings: Settings) -> mailbox.Mailbox[Message]:
+def open_mailbox(settings: Settings) -> mailbox.Mailbox[Message]:
+    """The Maildir or mbox file of MAIL_FOLDER; UserError where there is none."""
     if not settings.mail_folder or not settings.mail_from:
         raise UserError(
             "MAIL_FOLDER and MAIL_FROM say which mail to read, and whose: set both."
@@ -59,11 +62,21 @@ def _news(
 ) -> Iterator[tuple[str, str, str | None]]:
     """Message, event and reason of every mail that is about one of our messages."""
     for mail in mails:
+        event: str | None
+        reason: str | None
         report = _delivery_status(mail)
-        if report:
+        unsubscribe = UNSUBSCRIBE.fullmatch(str(mail.get("Subject", "")))
+        if _is_complaint(mail):
+            event, reason = "complained", "marked as unwanted"
+            ids = _ids(_returned_headers(mail), ("Message-ID",), domain)
+        elif report:
             event = EVENTS.get(report[0])
             ids = _ids(_returned_headers(mail), ("Message-ID",), domain)
             reason = report[1]
+        elif unsubscribe:
+            # Some programs send it by themselves, so it may call itself automatic.
+            event, reason = "complained", "unsubscribed"
+            ids = [unsubscribe[1]]
         else:
             # An automatic answer is nobody's reply (RFC 3834).
             automatic = str(mail.get("Auto-Submitted", "no")).lower() != "no"
@@ -84,6 +97,21 @@ def _delivery_status(mail: Message) -> tuple[str, str | None] | None:
                 code = STATUS.search(str(block.get("Status", "")))
                 return str(block["Action"]).strip().lower(), code and code[0]
     return None
+
+
+def _is_complaint(mail: Message) -> bool:
+    """Whether a provider passes on that a message was marked as spam (RFC 5965)."""
+    return any(
+        re.search(r"^feedback-type:\s*abuse\b", _text(part), re.I | re.M)
+        for part in mail.walk()
+        if part.get_content_type() == "message/feedback-report"
+    )
+
+
+def _text(part: Message) -> str:
+    """Content of a part, which the parser may have taken for headers."""
+    content = part.get_payload()
+    return "\n".join(map(str, content)) if isinstance(content, list) else str(content)
 
 
 def _returned_headers(mail: Message) -> Message | None:

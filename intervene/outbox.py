@@ -6,6 +6,7 @@ between, nobody takes it again: a claim without an outcome is *unknown* once its
 sender must be dead, and a person decides (`resolve`).
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from intervene.store import (
     messages,
     naive_utc,
     newest_attempt,
+    newest_edit,
     newest_event,
 )
 
@@ -36,6 +38,11 @@ LONGEST_RETRY_AFTER = timedelta(days=1)
 MOST_ATTEMPTS = 12
 
 WAITING = ("approved", "scheduled")
+# Reasons of a bounce that say nothing against the address: given up, refused for now,
+# or a refusal of the text, the sender or the network (RFC 3463: x.3 to x.7).
+NOT_THE_ADDRESS = re.compile(
+    r"given up|^4\d\d|\b4\.\d|\b5\.[3-7]\.|at (DATA|final dot)|cannot be written"
+)
 Kind = Literal["accepted", "temporary", "permanent", "unknown"]
 
 
@@ -126,25 +133,45 @@ def contacted(store: Store, source_system: str, since: datetime) -> Counter[str]
 
 
 def claim(
-    store: Store, message_id: str, worker: str, now: datetime, cap: Cap | None
+    store: Store,
+    message_id: str,
+    worker: str,
+    now: datetime,
+    cap: Cap | None,
+    edits: int = 0,
 ) -> Claim:
     """Take a message; once this returns nobody else can.
+
+    Parameters
+    ----------
+    edits
+        How often the text that is about to be sent had been edited when it was
+        read; it may have been edited and approved again since.
 
     Raises
     ------
     NotClaimed
-        It is no longer waiting, somebody else has it, its time has not come, or
-        its student has had enough messages.
+        It is no longer waiting, somebody else has it, its time has not come, its
+        text is another by now, or its student has had enough messages, wants none,
+        or cannot be reached this way.
     """
     with store.writing() as connection:
+        is_forgotten = store.is_forgotten(connection)
         student = _lock_student(connection, message_id)
+        if is_forgotten(student.source_system, student.student_id):
+            raise NotClaimed("the student is to be forgotten")
         _, state = newest_event(connection, message_id)
         if state not in WAITING:
             raise NotClaimed(f"it is {state}")
+        if newest_edit(connection, message_id) != edits:
+            raise NotClaimed("its text was edited in the meantime")
         last = newest_attempt(connection, message_id)
         refusal = why_not_now(last.outcome, last.retry_at, now) if last else None
         if refusal:
             raise NotClaimed(refusal)
+        against = what_is_against(connection, message_id)
+        if against:
+            raise NotClaimed(against[0][1])
         if cap and _count(connection, student, now, cap) >= cap.messages:
             raise NotClaimed("cap")
         if state == "approved":
@@ -158,6 +185,56 @@ def claim(
         }
         connection.execute(sa.insert(delivery_attempts), row)
     return Claim(message_id, attempt)
+
+
+def what_is_against(
+    connection: sa.Connection, message_id: str
+) -> list[tuple[str, str]]:
+    """Earlier messages that forbid to send this one, each with what came of it.
+
+    The student called one unwanted, on whatever channel, or the address of this
+    channel refused one for good, and no `release` came after it.
+    """
+    mine, theirs, events = messages.alias("mine"), messages, message_events
+    rows = connection.execute(
+        sa.select(
+            theirs.c.message_id,
+            (theirs.c.channel == mine.c.channel).label("same_channel"),
+            events.c.event,
+            events.c.reason,
+        )
+        .join(mine, theirs.c.student_id == mine.c.student_id)
+        .join(events, events.c.message_id == theirs.c.message_id)
+        .where(mine.c.message_id == message_id)
+        .where(theirs.c.source_system == mine.c.source_system)
+        .order_by(theirs.c.message_id, events.c.sequence)
+    )
+    newest = {row.message_id: row for row in rows}
+    found = []
+    for row in newest.values():
+        bounced = row.event == "bounced" and row.same_channel
+        if row.event == "complained":
+            found.append((row.message_id, "the student wants no more messages"))
+        elif bounced and not NOT_THE_ADDRESS.search(row.reason or ""):
+            found.append((row.message_id, "the address bounced before"))
+    return found
+
+
+def release(store: Store, message_id: str, actor: str, now: datetime) -> None:
+    """Let a message out: the address was put right, or the student wants it again.
+
+    Raises
+    ------
+    IllegalMove
+        Nothing is against this message.
+    """
+    with store.writing() as connection:
+        against = what_is_against(connection, message_id)
+        if not against:
+            raise IllegalMove(f"Nothing that came back holds message {message_id}.")
+        for other, _ in against:
+            lock_message(connection, other)
+            append_event(connection, other, "outcome", actor, now, "released")
 
 
 def why_not_now(

@@ -29,6 +29,7 @@ from intervene.outbox import (
     finish,
     naive_utc,
     waiting,
+    what_is_against,
     why_not_now,
 )
 from intervene.store import IllegalMove, Store
@@ -180,6 +181,11 @@ class Sender:
         if verdict:
             return self._apply(row, verdict, now)
         if self._dry_run:
+            # Else the claim finds out, under its lock.
+            with self._store.reading() as connection:
+                against = what_is_against(connection, row["message_id"])
+            if against:
+                return Verdict("held", against[0][1])
             self._sent[row["student_id"]] += 1
             return Verdict("would send", "")
         return self._deliver(row, write_letter(row, contact), now)
@@ -210,7 +216,12 @@ class Sender:
         name = row["channel"]
         try:
             taken = claim(
-                self._store, letter.message_id, self._worker, now, self._rules.cap
+                self._store,
+                letter.message_id,
+                self._worker,
+                now,
+                self._rules.cap,
+                row["edits"],
             )
         except NotClaimed as error:
             return Verdict("held", str(error))
@@ -280,15 +291,17 @@ def judge(
 def _out_of_date(
     row: Mapping[str, Any], contact: Contact | None, rules: Rules, now: datetime
 ) -> Verdict | None:
+    if not row["body"]:
+        return Verdict("rejected", "its text is no longer kept")
     due_at = row["due_at"]
     if due_at is None:
         return None
     if due_at <= naive_utc(now):
         return Verdict("rejected", "the due time has passed")
     due, today = due_day(due_at, contact), _local(now, contact, rules).date()
-    # What is untrue today and was true on the day of the flag: the days it counts.
-    # Titles that the text quotes are no part of the difference.
-    if _untrue(row, due, today) - _untrue(row, due, row["as_of_date"]):
+    # What is untrue today and was true on the day for which the text was checked:
+    # the days it counts. Titles that the text quotes are no part of the difference.
+    if _untrue(row, due, today) - _untrue(row, due, row["true_on"]):
         left = (due - today).days
         return Verdict("returned", f"the text counts the days, and {left} are left")
     return None

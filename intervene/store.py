@@ -6,14 +6,17 @@ address or a number: its text keeps placeholders.
 
 What happens to a message is a row of `message_events`, which is append-only;
 the view `current_messages` has the state that the newest event led to. The
-database refuses an impossible move itself, whoever writes it. What the sender
-tried is a row of `delivery_attempts` (`intervene.outbox`).
+database refuses an impossible move itself, whoever writes it. What an advisor
+changed is a row of `message_edits`, append-only too: `messages` keeps the text
+as drafted, the view has the text as it is now. What the sender tried is a row of
+`delivery_attempts` (`intervene.outbox`); why a student was flagged, as the review
+page shows it, is a row of `flag_snapshots` (`intervene.snapshot`).
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -23,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from ml.forgotten import Forgotten
 from ml.settings import PROJECT_ROOT, Settings, UserError
 
 BUSY_TIMEOUT_MS = 30_000
@@ -39,10 +43,12 @@ MOVES: dict[str | None, tuple[str, ...]] = {
     "rejected": ("checked",),
     # Bounced: the server refused it for good, so that it was never sent.
     "scheduled": ("approved", "checked", "sent", "bounced", "rejected"),
-    "sent": ("delivered", "bounced", "replied", "outcome"),
-    "delivered": ("bounced", "replied", "outcome"),
+    "sent": ("delivered", "bounced", "replied", "complained", "outcome"),
+    "delivered": ("bounced", "replied", "complained", "outcome"),
     "bounced": ("outcome",),
-    "replied": ("outcome",),
+    "replied": ("complained", "outcome"),
+    # The student called it unwanted, to us or to the mail provider.
+    "complained": ("outcome",),
     "outcome": (),
 }
 DRAFTING = ("proposed", "drafted", "checked")
@@ -165,6 +171,48 @@ message_events = sa.Table(
     sa.Column("happened_at", sa.DateTime, nullable=False),
 )
 
+# The texts that a message had after the one it was drafted with.
+message_edits = sa.Table(
+    "message_edits",
+    metadata,
+    sa.Column("message_id", sa.ForeignKey("messages.message_id"), primary_key=True),
+    sa.Column("edit", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text),
+    sa.Column("body", sa.Text, nullable=False),
+    # The day for which the days that the text counts were right.
+    sa.Column("true_on", sa.Date, nullable=False),
+    sa.Column("edited_at", sa.DateTime, nullable=False),
+)
+
+# Why a student was flagged for a sitting, as the warehouse had it on the newest
+# day of a flag: the review page does not wait for the warehouse. Lists are JSON.
+flag_snapshots = sa.Table(
+    "flag_snapshots",
+    metadata,
+    sa.Column("snapshot_id", sa.String(32), primary_key=True),
+    sa.Column("source_system", sa.Text, nullable=False),
+    sa.Column("student_id", sa.Text, nullable=False),
+    sa.Column("course_id", sa.Text, nullable=False),
+    sa.Column("course_run_id", sa.Text, nullable=False),
+    sa.Column("assessment_id", sa.Text, nullable=False),
+    sa.Column("due_at", sa.DateTime),
+    sa.Column("as_of_date", sa.Date, nullable=False),
+    sa.Column("flag_rank", sa.Integer, nullable=False),
+    sa.Column("flag_policy", sa.Text),
+    sa.Column("risk_band", sa.Text),
+    sa.Column("engagement_zone", sa.Text),
+    sa.Column("course_title", sa.Text),
+    sa.Column("assessment_title", sa.Text),
+    sa.Column("assessment_kind", sa.Text),
+    sa.Column("reasons", sa.JSON, nullable=False),
+    sa.Column("student_reasons", sa.JSON, nullable=False),
+    sa.Column("topics", sa.JSON, nullable=False),
+    # Days with study in each of the last weeks, oldest first; null is unknown.
+    sa.Column("active_days", sa.JSON, nullable=False),
+    sa.Index("flag_snapshots_of_student", "source_system", "student_id"),
+)
+
 # One row per time that the sender took a message: committed before anything
 # leaves, closed when the outcome is known. A row without an outcome is a sender
 # at work, or one that died at it.
@@ -181,9 +229,55 @@ delivery_attempts = sa.Table(
     sa.Column("retry_at", sa.DateTime),
 )
 
+# The designs of campaigns that have begun, and the arm of every student in them
+# (`intervene.assignments`). Both are append-only: an arm is drawn once.
+campaigns = sa.Table(
+    "campaigns",
+    metadata,
+    sa.Column("source_system", sa.Text, primary_key=True),
+    sa.Column("campaign", sa.Text, primary_key=True),
+    sa.Column("design", sa.Text, nullable=False),
+    sa.Column("design_hash", sa.String(64), nullable=False),
+    sa.Column("starts_on", sa.Date, nullable=False),
+    sa.Column("ends_on", sa.Date, nullable=False),
+    sa.Column("planned_students", sa.Integer, nullable=False),
+    sa.Column("registered_at", sa.DateTime, nullable=False),
+)
+campaign_assignments = sa.Table(
+    "campaign_assignments",
+    metadata,
+    sa.Column("source_system", sa.Text, primary_key=True),
+    sa.Column("campaign", sa.Text, primary_key=True),
+    sa.Column("student_id", sa.Text, primary_key=True),
+    sa.Column("arm", sa.Text, nullable=False),
+    sa.Column("is_control", sa.Boolean, nullable=False),
+    sa.Column("course_id", sa.Text, nullable=False),
+    sa.Column("course_run_id", sa.Text, nullable=False),
+    sa.Column("assessment_id", sa.Text, nullable=False),
+    sa.Column("due_at", sa.DateTime),
+    sa.Column("as_of_date", sa.Date, nullable=False),
+    sa.Column("lead_days", sa.Integer),
+    sa.Column("risk_score", sa.Double),
+    sa.Column("risk_band", sa.Text),
+    sa.Column("engagement_zone", sa.Text),
+    sa.Column("flag_policy", sa.Text),
+    sa.Column("run_id", sa.Text),
+    sa.Column("design_hash", sa.String(64), nullable=False),
+    sa.Column("assigned_at", sa.DateTime, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["source_system", "campaign"],
+        ["campaigns.source_system", "campaigns.campaign"],
+    ),
+)
+
 
 def current_messages() -> sa.Select[Any]:
-    """Each message with its state, since when, by whom and why, and `sent_at`."""
+    """Each message as it is now.
+
+    `subject` and `body` are those of the newest edit, `true_on` the day for which
+    the text was checked, `edits` how many there were. `state` comes with since
+    when, by whom and why.
+    """
     newest = (
         sa.select(
             message_events.c.message_id,
@@ -193,6 +287,17 @@ def current_messages() -> sa.Select[Any]:
         .subquery()
     )
     now = message_events.alias("now")
+    newest_edit = (
+        sa.select(
+            message_edits.c.message_id, sa.func.max(message_edits.c.edit).label("edit")
+        )
+        .group_by(message_edits.c.message_id)
+        .subquery()
+    )
+    text = message_edits.alias("text")
+    as_drafted = [
+        column for column in messages.c if column.name not in ("subject", "body")
+    ]
     sent = (
         sa.select(sa.func.min(message_events.c.happened_at))
         .where(message_events.c.message_id == messages.c.message_id)
@@ -201,7 +306,11 @@ def current_messages() -> sa.Select[Any]:
     )
     return (
         sa.select(
-            messages,
+            *as_drafted,
+            sa.func.coalesce(text.c.subject, messages.c.subject).label("subject"),
+            sa.func.coalesce(text.c.body, messages.c.body).label("body"),
+            sa.func.coalesce(text.c.true_on, messages.c.as_of_date).label("true_on"),
+            sa.func.coalesce(text.c.edit, 0).label("edits"),
             now.c.event.label("state"),
             now.c.happened_at.label("state_at"),
             now.c.actor.label("state_actor"),
@@ -215,6 +324,19 @@ def current_messages() -> sa.Select[Any]:
                 now.c.message_id == newest.c.message_id,
                 now.c.sequence == newest.c.sequence,
             ),
+        )
+        .join(
+            newest_edit,
+            newest_edit.c.message_id == messages.c.message_id,
+            isouter=True,
+        )
+        .join(
+            text,
+            sa.and_(
+                text.c.message_id == newest_edit.c.message_id,
+                text.c.edit == newest_edit.c.edit,
+            ),
+            isouter=True,
         )
     )
 
@@ -238,15 +360,24 @@ NOBODY = "trim(NEW.actor) = ''"
 NO_REASON = "NEW.event = 'rejected' AND trim(coalesce(NEW.reason, '')) = ''"
 NEWEST = "FROM message_events WHERE message_id = NEW.message_id"
 NEWEST += " ORDER BY sequence DESC LIMIT 1"
+APPEND_ONLY = (
+    "message_events",
+    "message_edits",
+    "campaigns",
+    "campaign_assignments",
+)
 SQLITE_GUARDS = (
-    """
-CREATE TRIGGER IF NOT EXISTS message_events_no_update BEFORE UPDATE ON message_events
-BEGIN SELECT RAISE(ABORT, 'message_events is append-only'); END""",
-    """
-CREATE TRIGGER IF NOT EXISTS message_events_no_delete BEFORE DELETE ON message_events
-BEGIN SELECT RAISE(ABORT, 'message_events is append-only'); END""",
+    *(
+        f"""
+CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table}
+BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"""
+        for table in APPEND_ONLY
+        for verb in ("UPDATE", "DELETE")
+    ),
+    # A store of an earlier version knows fewer moves.
+    "DROP TRIGGER IF EXISTS message_events_guard",
     f"""
-CREATE TRIGGER IF NOT EXISTS message_events_guard BEFORE INSERT ON message_events
+CREATE TRIGGER message_events_guard BEFORE INSERT ON message_events
 BEGIN
 SELECT RAISE(ABORT, 'the sequence of a message has no gaps')
 WHERE NEW.sequence <> coalesce((SELECT sequence {NEWEST}), 0) + 1;
@@ -259,13 +390,16 @@ END""",
 POSTGRESQL_GUARDS = (
     """
 CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger AS $$
-BEGIN RAISE EXCEPTION 'message_events is append-only'
-USING ERRCODE = 'integrity_constraint_violation'; END
+BEGIN RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' is append-only',
+ERRCODE = 'integrity_constraint_violation'; END
 $$ LANGUAGE plpgsql""",
-    """
-CREATE OR REPLACE TRIGGER message_events_append_only
-BEFORE UPDATE OR DELETE OR TRUNCATE ON message_events
-EXECUTE FUNCTION refuse_change()""",
+    *(
+        f"""
+CREATE OR REPLACE TRIGGER {table}_append_only
+BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
+EXECUTE FUNCTION refuse_change()"""
+        for table in APPEND_ONLY
+    ),
     f"""
 CREATE OR REPLACE FUNCTION check_message_event() RETURNS trigger AS $$
 DECLARE newest record; wrong text;
@@ -291,6 +425,7 @@ FOR EACH ROW EXECUTE FUNCTION check_message_event()""",
 GUARDS = {"sqlite": SQLITE_GUARDS, "postgresql": POSTGRESQL_GUARDS}
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 CREATION_LOCK = 20260304  # any number, the same for everyone
+FORGETTING_LOCK = 20260305  # another one
 
 
 # ---------------------------------------------------------------- the store
@@ -299,8 +434,8 @@ CREATION_LOCK = 20260304  # any number, the same for everyone
 class Store:
     """Messages and their events; make one with `open_store`."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: sa.Engine, forgotten: Forgotten | None = None) -> None:
+        self._engine, self._forgotten = engine, forgotten
 
     def add(
         self, drafts: Iterable[Message], now: datetime, apart: Iterable[str] = ()
@@ -325,8 +460,11 @@ class Store:
         now = naive_utc(now)
         stored = []
         with self.writing() as connection:
+            is_forgotten = self.is_forgotten(connection)
             taken = _taken(connection, {draft.campaign for draft in drafts}, apart)
             for draft in drafts:
+                if is_forgotten(draft.source_system, draft.student_id):
+                    continue
                 slot = _slot(draft, apart)
                 if slot not in taken and _insert(connection, draft, now):
                     taken.add(slot)
@@ -361,7 +499,7 @@ class Store:
         """
         with self.writing() as connection:
             lock_message(connection, message_id)
-            _refuse_while_claimed(connection, message_id)
+            refuse_while_claimed(connection, message_id)
             return append_event(connection, message_id, event, actor, now, reason)
 
     def messages(self, source_system: str | None = None) -> list[dict[str, Any]]:
@@ -397,6 +535,71 @@ class Store:
         """One transaction that writes."""
         with _writing(self._engine) as connection:
             yield connection
+
+    def is_forgotten(self, connection: sa.Connection) -> Callable[[str, str], bool]:
+        """Whether a student of a source was forgotten; true until the transaction ends.
+
+        Whoever writes about students asks: the warehouse may be older than the wish.
+        """
+        if connection.dialect.name == "postgresql":
+            lock = sa.func.pg_advisory_xact_lock_shared(FORGETTING_LOCK)
+            connection.execute(sa.select(lock))
+        return self._forgotten.holds if self._forgotten else lambda *_: False
+
+    def wait_for_writers(self, connection: sa.Connection) -> None:
+        """Wait for all who have asked `is_forgotten`; SQLite has one writer anyway."""
+        if connection.dialect.name == "postgresql":
+            lock = sa.func.pg_advisory_xact_lock(FORGETTING_LOCK)
+            connection.execute(sa.select(lock))
+
+    def vacuum(self) -> None:
+        """See to it that no byte of a deleted row stays in the database's files.
+
+        Raises
+        ------
+        StoreError
+            Another program has the SQLite file open and keeps its log alive.
+        """
+        unbound = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        with unbound.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("VACUUM FULL")
+                return
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.rollback()
+            raw.execute("VACUUM")
+            busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if busy:
+            raise StoreError(
+                "The rows are deleted, but another program reads the store, so that "
+                "its log still holds them. Close it and run this again."
+            )
+
+
+@contextmanager
+def guards_lifted(connection: sa.Connection, tables: list[str]) -> Iterator[None]:
+    """Let rows of append-only tables go, within this transaction and for it alone.
+
+    For what the law or the retention period asks for and for nothing else. Both
+    databases undo it with the transaction: there is no moment without guards.
+    """
+    if connection.dialect.name == "postgresql":
+        for table in tables:
+            connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        yield
+        for table in tables:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        return
+    found = connection.exec_driver_sql(
+        "SELECT name, sql, tbl_name FROM sqlite_master WHERE type = 'trigger'"
+    )
+    guards = [(str(row.name), str(row.sql)) for row in found if row.tbl_name in tables]
+    for name, _ in guards:
+        connection.exec_driver_sql(f"DROP TRIGGER {name}")
+    yield
+    for _, sql in guards:
+        connection.exec_driver_sql(sql)
 
 
 def check_move(message_id: str, state: str | None, event: str) -> None:
@@ -442,6 +645,15 @@ def append_event(
     return sequence + 1
 
 
+def newest_edit(connection: sa.Connection, message_id: str) -> int:
+    """Number of the newest edit; 0 where the text is as drafted."""
+    columns = message_edits.c
+    found: int | None = connection.execute(
+        sa.select(sa.func.max(columns.edit)).where(columns.message_id == message_id)
+    ).scalar_one()
+    return found or 0
+
+
 def lock_message(connection: sa.Connection, message_id: str) -> None:
     """Make others who would move the message wait; SQLite's lock does already."""
     connection.execute(
@@ -462,7 +674,8 @@ def newest_attempt(connection: sa.Connection, message_id: str) -> Any:
     ).first()
 
 
-def _refuse_while_claimed(connection: sa.Connection, message_id: str) -> None:
+def refuse_while_claimed(connection: sa.Connection, message_id: str) -> None:
+    """Raise IllegalMove while the sender has the message, or may have had it."""
     attempt = newest_attempt(connection, message_id)
     if attempt is not None and attempt.outcome in (None, "unknown"):
         raise IllegalMove(
@@ -541,8 +754,13 @@ def store_url(settings: Settings) -> str:
     return given or f"sqlite:///{beside}"
 
 
+def open_store_of(settings: Settings) -> AbstractContextManager[Store]:
+    """Open the store of the settings; it takes nothing about forgotten students."""
+    return open_store(store_url(settings), Forgotten.from_settings(settings))
+
+
 @contextmanager
-def open_store(url: str) -> Iterator[Store]:
+def open_store(url: str, forgotten: Forgotten | None = None) -> Iterator[Store]:
     """Open the store, making its tables where they are missing.
 
     Parameters
@@ -550,6 +768,8 @@ def open_store(url: str) -> Iterator[Store]:
     url
         As SQLAlchemy writes it: `sqlite:///data/intervene.sqlite` or
         `postgresql://…`. A relative file counts from the project's folder.
+    forgotten
+        Whom nothing is stored about; None: nobody was ever forgotten.
 
     Raises
     ------
@@ -559,7 +779,7 @@ def open_store(url: str) -> Iterator[Store]:
     engine = _make_engine(url)
     try:
         _create_tables(engine)
-        yield Store(engine)
+        yield Store(engine, forgotten)
     except DBAPIError as error:
         raise StoreError(
             f"The store {_shown(engine.url)} refused: {_first_line(error)}. "
@@ -638,8 +858,13 @@ def _create_all(engine: sa.Engine) -> None:
         if name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
         metadata.create_all(connection)
-        if sa.inspect(connection).has_table(CURRENT):
-            return
+        inspector = sa.inspect(connection)
+        if inspector.has_table(CURRENT):
+            made = {column["name"] for column in inspector.get_columns(CURRENT)}
+            if made == {column.name for column in current.c}:
+                return
+            # A store of an earlier version: its tables stay, the view is renewed.
+            connection.exec_driver_sql(f"DROP VIEW {CURRENT}")
         for guard in GUARDS[name]:
             connection.exec_driver_sql(guard)
         connection.exec_driver_sql(_view_ddl(engine.dialect))

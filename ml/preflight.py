@@ -20,7 +20,14 @@ import duckdb
 import yaml
 from dbt.adapters.duckdb.plugins import BasePlugin
 
-from ml.settings import STAGING_FOLDER, Settings, UserError, load_settings
+from ml.forgotten import Forgotten
+from ml.settings import (
+    PROJECT_ROOT,
+    STAGING_FOLDER,
+    Settings,
+    UserError,
+    load_settings,
+)
 
 SUFFIXES = (".parquet", ".csv")
 # Types are judged by the first rows; larger tables are not read to their end.
@@ -587,10 +594,10 @@ def report(
 
 
 class Plugin(BasePlugin):
-    """Lets dbt ask for the report, as the SQL function `raw_data_report`."""
+    """Lets dbt ask for the report, and for the forgotten, in SQL."""
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
-        """Register the function on a connection that dbt has opened."""
+        """Register the functions on a connection that dbt has opened."""
 
         def raw_data_report(source: str, path: str, attributes: str) -> str:
             # A cursor of its own: this one is busy with the calling query.
@@ -601,6 +608,14 @@ class Plugin(BasePlugin):
             "raw_data_report",
             raw_data_report,
             ["VARCHAR", "VARCHAR", "VARCHAR"],
+            "VARCHAR",
+            side_effects=True,
+        )
+        # The folder with the hashes of forgotten students, made where it is missing.
+        conn.create_function(
+            "forgotten_folder",
+            lambda path: str(Forgotten(PROJECT_ROOT / path).prepare()),
+            ["VARCHAR"],
             "VARCHAR",
             side_effects=True,
         )
@@ -629,6 +644,7 @@ def main() -> int:
     parser.parse_args()
     try:
         settings = load_settings()
+        Forgotten.from_settings(settings).prepare()
         text = _report_under(settings)
     except UserError as error:
         text = str(error)

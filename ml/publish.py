@@ -16,10 +16,11 @@ import fcntl
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -50,20 +51,80 @@ def publish(warehouse: Path, folder: Path) -> Path:
     snapshots = folder / ".snapshots"
     snapshots.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(snapshots):
-        number = 1 + max((int(path.name) for path in _finished(snapshots)), default=0)
-        draft = snapshots / "draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        (draft / "parquet").mkdir(parents=True)
-        _write_manifest(draft, number, _copy_tables(warehouse, draft))
-        for file in draft.rglob("*.*"):
-            file.chmod(0o444)
-        snapshot = draft.rename(snapshots / f"{number:06d}")
-        _link(folder / "current", Path(".snapshots") / snapshot.name)
-        for name in (DATABASE, "parquet", "manifest.json"):
-            _link(folder / name, Path("current") / name)
-        for old in _finished(snapshots)[:-KEEP]:
-            shutil.rmtree(old)
+        snapshot = _write(folder, lambda draft: _copy_warehouse(warehouse, draft))
+        _remove(_finished(snapshots)[:-KEEP])
     return snapshot
+
+
+def withdraw(folder: Path, conditions: dict[str, str], values: dict[str, Any]) -> None:
+    """Publish the current snapshot again without some rows; remove all older ones.
+
+    Parameters
+    ----------
+    folder
+        Where readers look, with a snapshot in it.
+    conditions
+        By table, as `"schema"."table"`, the SQL condition of the rows to leave out.
+    values
+        Parameters of the conditions.
+    """
+    snapshots = folder / ".snapshots"
+    with _one_at_a_time(snapshots):
+        older = _finished(snapshots)
+        source = older[-1] / DATABASE
+
+        def copy(draft: Path) -> dict[str, int]:
+            with duckdb.connect(str(source), read_only=True) as connection:
+                return _copy_tables(connection, draft, conditions, values)
+
+        _write(folder, copy)
+        _remove(older)
+
+
+def remove_older(folder: Path, before: datetime) -> int:
+    """Remove snapshots published before then, but never the current one."""
+    if not snapshots_of(folder):
+        return 0
+    with _one_at_a_time(folder / ".snapshots"):
+        old = [
+            path for path in snapshots_of(folder)[:-1] if published_at(path) < before
+        ]
+        _remove(old)
+    return len(old)
+
+
+def snapshots_of(folder: Path) -> list[Path]:
+    """Folders of the snapshots that are kept, oldest first."""
+    snapshots = folder / ".snapshots"
+    return _finished(snapshots) if snapshots.is_dir() else []
+
+
+def published_at(snapshot: Path) -> datetime:
+    """When a snapshot was published."""
+    manifest = json.loads((snapshot / "manifest.json").read_text(encoding="utf-8"))
+    return datetime.fromisoformat(manifest["published_at"])
+
+
+def _write(folder: Path, copy: Callable[[Path], dict[str, int]]) -> Path:
+    """Let `copy` write the tables of a new snapshot, and make it the current one."""
+    snapshots = folder / ".snapshots"
+    number = 1 + max((int(path.name) for path in _finished(snapshots)), default=0)
+    draft = snapshots / "draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / "parquet").mkdir(parents=True)
+    _write_manifest(draft, number, copy(draft))
+    for file in draft.rglob("*.*"):
+        file.chmod(0o444)
+    snapshot = draft.rename(snapshots / f"{number:06d}")
+    _link(folder / "current", Path(".snapshots") / snapshot.name)
+    for name in (DATABASE, "parquet", "manifest.json"):
+        _link(folder / name, Path("current") / name)
+    return snapshot
+
+
+def _remove(snapshots: list[Path]) -> None:
+    for snapshot in snapshots:
+        shutil.rmtree(snapshot)
 
 
 @contextmanager
@@ -79,29 +140,48 @@ def _finished(snapshots: Path) -> list[Path]:
     return sorted(path for path in snapshots.iterdir() if path.name.isdigit())
 
 
-def _copy_tables(warehouse: Path, draft: Path) -> dict[str, int]:
+def _copy_warehouse(warehouse: Path, draft: Path) -> dict[str, int]:
     """Copy every published table or view; returns rows by `schema.table`."""
     with open_warehouse(warehouse) as connection:
-        names = connection.execute(
-            "select table_schema, table_name from information_schema.tables"
-            " where table_catalog = current_database()"
-            " and list_contains(?, table_schema) order by all",
-            [list(SCHEMAS)],
-        ).fetchall()
-        if ("main", "student_targets") not in names:
+        if ("main", "student_targets") not in _names(connection):
             raise UserError(
                 f"{warehouse} has nothing to publish yet. Run `dbt build` first."
             )
-        connection.execute(f"attach '{_quoted(draft / DATABASE)}' as published")
-        rows = {}
-        for schema, table in names:
-            connection.execute(f"create schema if not exists published.{schema}")
-            connection.execute(
-                f'create table published.{schema}."{table}" as'
-                f' select * from {schema}."{table}" order by all'
-            )
-            rows[f"{schema}.{table}"] = _export(connection, schema, table, draft)
-        connection.execute("detach published")
+        return _copy_tables(connection, draft, {}, {})
+
+
+def _names(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """Schema and name of everything that is published."""
+    return connection.execute(
+        "select table_schema, table_name from information_schema.tables"
+        " where table_catalog = current_database()"
+        " and list_contains(?, table_schema) order by all",
+        [list(SCHEMAS)],
+    ).fetchall()
+
+
+def _copy_tables(
+    connection: duckdb.DuckDBPyConnection,
+    draft: Path,
+    left_out: dict[str, str],
+    values: dict[str, Any],
+) -> dict[str, int]:
+    """Copy the tables of an open database, less the rows that a condition names."""
+    connection.execute(
+        f"attach '{_quoted(draft / DATABASE)}' as published (read_write)"
+    )
+    rows = {}
+    for schema, table in _names(connection):
+        condition = left_out.get(f'"{schema}"."{table}"', "false")
+        connection.execute(f"create schema if not exists published.{schema}")
+        connection.execute(
+            f'create table published.{schema}."{table}" as'
+            f' select * from {schema}."{table}"'
+            f" where ({condition}) is not true order by all",
+            {name: value for name, value in values.items() if f"${name}" in condition},
+        )
+        rows[f"{schema}.{table}"] = _export(connection, schema, table, draft)
+    connection.execute("detach published")
     return rows
 
 

@@ -29,6 +29,7 @@ SECRETS = (
     "smtp_password",
     "sms_target",
     "in_app_target",
+    "review_tokens",
 )
 SMTP_SECURITY = ("starttls", "tls", "none")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -65,6 +66,11 @@ ALLOWED = {
     "smtp_security": "use one of " + ", ".join(SMTP_SECURITY),
     "mail_from": "use an address such as Course team <advice@example.org>, or nothing",
     "unsubscribe_url": "use an https:// address, or nothing",
+    "review_host": "use a name or an address of this machine",
+    "review_port": "use a whole number from 0 to 65535",
+    "review_tokens": "use name:token with commas between them, each name and token "
+    "once, tokens of at least 16 letters, digits, - or _; or nothing",
+    "review_url": "use an address that begins with http:// or https://, without a path",
     "google_gemini_base_url": "use an address that begins with http:// or https://",
     "gemini_models": "use names of models with commas between them",
     "gemini_concurrency": "use a whole number from 1 to 256",
@@ -75,6 +81,7 @@ ALLOWED = {
     "gemini_max_tokens": "use a whole number from 0, or nothing",
     "gemini_max_cost": "use a number from 0 to 1000000, or nothing",
     "gemini_keep_requests": "use true or false",
+    "retention_days": "use a whole number from 1 to 36500, or nothing",
     "log_level": "use one of " + ", ".join(LOG_LEVELS),
     "warehouse_path": "use the path of a DuckDB file not called main.duckdb",
     "models_path": "use the path of a folder",
@@ -106,6 +113,8 @@ class Settings(BaseSettings):
     data_processed_path: Path = Path("data/published")
     warehouse_path: Path = Path("data/warehouse.duckdb")
     models_path: Path = Path("data/models")
+    forgotten_path: str = ""
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
     target_definition: str = ""
     observation_window_days: Annotated[int, Field(ge=2, le=365)] = 14
@@ -152,6 +161,11 @@ class Settings(BaseSettings):
     delivery_timezone: str = "UTC"
     contact_cap: Annotated[int, Field(ge=1, le=1000)] | None = 2
     contact_cap_days: Annotated[int, Field(ge=1, le=365)] = 7
+    campaigns: Path | None = None
+    review_host: Annotated[str, Field(pattern=r"^[\w.:-]+$")] = "127.0.0.1"
+    review_port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    review_tokens: SecretStr = SecretStr("")
+    review_url: str = ""
     smtp_host: str = ""
     smtp_port: Annotated[int, Field(ge=1, le=65535)] = 587
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
@@ -193,6 +207,8 @@ class Settings(BaseSettings):
         "pass_value",
         "contact_effect",
         "contact_cap",
+        "retention_days",
+        "campaigns",
         mode="before",
     )
     @classmethod
@@ -241,9 +257,9 @@ class Settings(BaseSettings):
             raise ValueError(ALLOWED["google_gemini_base_url"])
         return value
 
-    @field_validator("gemini_prices", mode="after")
+    @field_validator("gemini_prices", "campaigns", mode="after")
     @classmethod
-    def _prices_from_project_root(cls, value: Path | None) -> Path | None:
+    def _file_from_project_root(cls, value: Path | None) -> Path | None:
         return value and PROJECT_ROOT / value.expanduser()
 
     @field_validator(
@@ -315,6 +331,24 @@ class Settings(BaseSettings):
             raise ValueError(ALLOWED["unsubscribe_url"])
         return value
 
+    @field_validator("review_tokens")
+    @classmethod
+    def _are_tokens(cls, value: SecretStr) -> SecretStr:
+        pairs = [item.strip() for item in value.get_secret_value().split(",")]
+        good = [re.fullmatch(r"([\w.@-]{1,60}):([\w-]{16,})", pair) for pair in pairs]
+        for part in (1, 2):
+            found = [match[part] for match in good if match]
+            if pairs != [""] and len(set(found)) < len(pairs):
+                raise ValueError(ALLOWED["review_tokens"])
+        return value
+
+    @field_validator("review_url")
+    @classmethod
+    def _has_no_path(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[\w.:-]+/?", value):
+            raise ValueError(ALLOWED["review_url"])
+        return value.rstrip("/").lower()
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
@@ -365,6 +399,13 @@ class Settings(BaseSettings):
         return {name: value for name, value in values.items() if value is not None}
 
     @property
+    def forgotten_folder(self) -> Path:
+        """FORGOTTEN_PATH, or the folder `forgotten` beside the warehouse."""
+        given = Path(self.forgotten_path).expanduser()
+        beside = self.warehouse_path.with_name("forgotten")
+        return PROJECT_ROOT / given if self.forgotten_path else beside
+
+    @property
     def leads_text(self) -> str:
         """The leads as `pipeline_settings` holds them: `28,21,14,7`."""
         return ",".join(str(lead) for lead in self.prediction_leads)
@@ -384,6 +425,7 @@ class Settings(BaseSettings):
             "confidence_threshold": _as_text(self.confidence_threshold),
             "flag_capacity": _as_text(self.flag_capacity),
             "fairness_max_gap": _as_text(self.fairness_max_gap),
+            "forgotten_path": self.forgotten_path,
         }
         return {name.upper(): value for name, value in shown.items()}
 

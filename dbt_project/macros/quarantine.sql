@@ -87,10 +87,10 @@
         'lessons': ['lesson_id'],
         'assessments': ['assessment_id'],
         'assessment_bookings': ['student_id', 'assessment_id'],
-        'subscriptions': ['subscription_id'],
+        'subscriptions': ['subscription_id', 'student_id'],
         'lesson_progresses': ['student_id', 'lesson_id'],
         'quiz_question_answers': ['student_id', 'quiz_question_id'],
-        'assessment_results': ['result_id'],
+        'assessment_results': ['result_id', 'student_id'],
         'signed_in_events': ['student_id'],
         'activity_events': ['event_id', 'student_id', 'item_id'],
     }) }}

@@ -14,9 +14,12 @@
   `extra_columns` names columns beyond the contract (the attribute columns of
   students); they must exist.
 
+  Rows of students who were forgotten are left out (macros/forgotten.sql);
+  `and_forgotten=true` reads them too, which is for counting only.
+
   Usage: from {{ raw_table('platform', 'courses') }} as courses
 #}
-{% macro raw_table(source_name, table, extra_columns=[]) %}
+{% macro raw_table(source_name, table, extra_columns=[], and_forgotten=false) %}
     {# Tells dbt about the dependency, also at parse time. #}
     {% set relation = ref(table) if setting('source_system') == 'sample'
         else source(source_name, table) %}
@@ -34,7 +37,9 @@
     {% if scan is none and not contract.is_optional %}
         {{ refuse_raw_table(table) }}
     {% endif %}
-    {{ return(raw_select(table, contract, present, scan, extra_columns)) }}
+    {{ return(
+        raw_select(table, contract, present, scan, extra_columns, and_forgotten)
+    ) }}
 {% endmacro %}
 
 
@@ -73,16 +78,22 @@
 {% endmacro %}
 
 
-{% macro raw_select(table, contract, present, scan, extra_columns) %}
+{% macro raw_select(
+    table, contract, present, scan, extra_columns, and_forgotten
+) %}
     {# Names are matched whatever their case and surrounding blanks. #}
     {% set actual = {} %}
     {% for name in present %}{% do actual.update({name | trim | lower: name}) %}{% endfor %}
     {% set items = [] %}
+    {% set conditions = [] if scan else ['1 = 0'] %}
     {% for column in contract.columns %}
         {% set name = actual.get(column.name | lower) %}
         {% set is_optional = column.config.meta.get('optional', false) %}
         {% if name is not none %}
             {% set value = adapter.quote(name) %}
+            {% if column.name | lower in student_columns() and not and_forgotten %}
+                {% do conditions.append(not_forgotten(scan, value)) %}
+            {% endif %}
         {% elif scan is none or is_optional %}
             {% set value = 'cast(null as ' ~ contract_type(column.data_type) ~ ')' %}
         {% else %}
@@ -97,7 +108,8 @@
     {% endfor %}
     {{ return(
         '(select ' ~ items | join(', ')
-        ~ (' from ' ~ scan if scan else ' where 1 = 0') ~ ')'
+        ~ (' from ' ~ scan if scan else '')
+        ~ (' where ' ~ conditions | join(' and ') if conditions else '') ~ ')'
     ) }}
 {% endmacro %}
 

@@ -17,6 +17,7 @@
         'confidence_threshold': '0',
         'flag_capacity': '50',
         'fairness_max_gap': '',
+        'forgotten_path': '',
     } %}
     {% set raw = var(name, env_var(name | upper, defaults[name])) %}
     {% if raw is none %}{% set raw = '' %}{% endif %}

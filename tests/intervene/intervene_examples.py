@@ -41,6 +41,7 @@ SETTINGS = {
     "PREDICTION_LEADS": "28,21,14,7",
     "INCLUDE_ATTRIBUTES": "false",
     "AS_OF_DATE": "",
+    "CAMPAIGNS": "",
 }
 
 

@@ -23,6 +23,10 @@ def check(changes, contact=None, channel="email", **flag):
     return {problem.check: problem.reason for problem in found}
 
 
+def test_a_text_that_would_take_minutes_is_not_looked_at_further():
+    assert list(check({"extra": "x" * 200_000})) == ["length"]
+
+
 def test_an_untouched_draft_has_no_problem():
     assert check({}) == {}
 

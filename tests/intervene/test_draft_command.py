@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 
 import intervene.__main__ as commands
+import intervene.drafting as drafting
 from intervene.drafter import TemplateDrafter
 from ml.settings import PROJECT_ROOT
-from ml.warehouse import handback_tables, open_warehouse
+from ml.warehouse import find_handback_table, handback_tables, open_warehouse
 
 PERSONAL = {
     "first_name": "Zebulonia",
@@ -160,8 +161,9 @@ def test_nobody_flagged_says_so_and_why(warehouse, run):
     assert outcome.code == 0, outcome.err
     assert "No student is flagged: nothing was scored yet" in outcome.out
     warehouse.run("create schema ml")
+    warehouse.run(find_handback_table("ml.student_scores").ddl)
     warehouse.run(
-        "create table ml.student_scores as select 's1' as student_id,"
+        "insert into ml.student_scores by name select 's1' as student_id,"
         " date '2026-03-04' as as_of_date"
     )
     assert "1 students have scores, the newest of 2026-03-04" in run("draft").out
@@ -256,9 +258,9 @@ def test_a_locked_warehouse_leaves_the_drafts_safe(warehouse, run, monkeypatch):
         holder.append(process)
         return original(*arguments)
 
-    original = commands.write
+    original = drafting.write
     with monkeypatch.context() as patched:
-        patched.setattr(commands, "write", draft_then_lock)
+        patched.setattr(drafting, "write", draft_then_lock)
         patched.setattr(
             commands, "open_warehouse", partial(open_warehouse, wait_seconds=0.2)
         )

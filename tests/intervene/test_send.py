@@ -24,6 +24,7 @@ from intervene.outbox import (
     claim,
     contacted,
     finish,
+    release,
     resolve,
     unknown,
     waiting,
@@ -191,6 +192,58 @@ def test_a_refusal_for_good_bounces_and_was_never_sent(store, rules):
     assert row["state_reason"] == "550 5.1.1 at RCPT"
 
 
+@pytest.mark.parametrize(
+    ("event", "reason", "channel", "held"),
+    [
+        ("bounced", "550 5.1.1 at RCPT", "email", "the address bounced before"),
+        ("bounced", None, "email", "the address bounced before"),
+        ("bounced", "HTTP 400", "email", "the address bounced before"),
+        ("bounced", "550 5.1.1 at RCPT", "sms", None),
+        ("bounced", "550 5.7.1 at RCPT", "email", None),
+        ("bounced", "4.4.7", "email", None),
+        ("bounced", "450 at RCPT; given up after 12 attempts", "email", None),
+        ("complained", "unsubscribed", "email", "the student wants no more messages"),
+        ("complained", "unsubscribed", "sms", "the student wants no more messages"),
+        ("replied", None, "email", None),
+    ],
+)
+def test_what_came_back_holds_later_messages(
+    store, rules, event, reason, channel, held
+):
+    earlier, elsewhere = message(step=2), message("s2", step=2)
+    add(store, earlier, elsewhere, state="sent")
+    for item in (earlier, elsewhere):
+        store.record(item.message_id, event, "inbox", NOW, reason)
+    later = message(channel=channel, due_at=None, body="Hello")
+    add(store, later)
+    way_out = Recorder()
+    dry = send(store, rules, way_out, dry_run=True)
+    assert dry == [("held", held) if held else ("would send", "")]
+    assert send(store, rules, way_out) == [("held", held) if held else ("sent", "250")]
+    if held:
+        release(store, later.message_id, "ola", NOW)
+        assert send(store, rules, way_out) == [("sent", "250")]
+    with pytest.raises(IllegalMove, match="Nothing that came back"):
+        release(store, later.message_id, "ola", NOW)
+
+
+def test_a_text_that_retention_took_is_not_sent(store, rules):
+    add(store, message(due_at=None, body=""))
+    way_out = Recorder()
+    assert send(store, rules, way_out) == [("rejected", "its text is no longer kept")]
+    assert way_out.letters == []
+
+
+def test_a_bounce_holds_the_next_message_of_the_same_run(store, rules):
+    add(store, message(), message(step=2))
+    way_out = Recorder(Outcome("permanent", "550 5.1.1 at RCPT"))
+    assert send(store, rules, way_out) == [
+        ("bounced", "550 5.1.1 at RCPT"),
+        ("held", "the address bounced before"),
+    ]
+    assert len(way_out.letters) == 1
+
+
 def test_the_unknown_is_never_tried_again_until_somebody_decides(store, rules):
     add(store, message("s1"), message("s2"), message("s3"))
     people = [dataclasses.replace(ADA, student_id=name) for name in ("s1", "s2", "s3")]
@@ -241,10 +294,11 @@ def test_after_three_failures_the_rest_of_the_run_is_spared(store, rules):
 
 def judged(changes=None, contact=ADA, now=NOW, sent=0, **rules_changes):
     row = {name: getattr(MINE, name) for name in MINE.__dataclass_fields__}
-    row |= {"attempt": None, "outcome": None, "retry_at": None}
+    row |= {"attempt": None, "outcome": None, "retry_at": None} | (changes or {})
+    row = {"true_on": row["as_of_date"]} | row
     rules = Rules(None, "UTC", Cap(2, 7), False, None)
     rules = dataclasses.replace(rules, **rules_changes)
-    verdict = judge(row | (changes or {}), contact, rules, sent, now)
+    verdict = judge(row, contact, rules, sent, now)
     return verdict and (verdict.action, verdict.reason)
 
 
@@ -442,6 +496,9 @@ def test_send_from_end_to_end(run, mails, warehouse, today):
     assert "may be on its way" not in run("record", "delivered", known(today)).err
     assert run("record", "replied", known(today), "--by", "ola").code == 0
     assert states(today) == {"s1": "replied"}
+    personal = run("record", "complained", known(today), "--reason", "ada@x.example")
+    assert (personal.code, "an email address" in personal.err) == (1, True)
+    assert states(today) == {"s1": "replied"}
     refused = run("record", "delivered", known(today))
     assert (refused.code, "cannot become" in refused.err) == (1, True)
 
@@ -458,6 +515,16 @@ def test_refusals_never_repeat_the_address(run, mails, warehouse, today):
     assert "bounced:     1 (550 5.1.1 at RCPT)" in outcome.out
     stored = repr(today.events())
     assert "private.example" not in outcome.out + outcome.err + stored
+    [before] = today.messages()
+    add(today, dataclasses.replace(MINE, step=2, due_at=None, body="Hello"))
+    assert "held:        1 (the address bounced before)" in run("send").out
+    later = next(row for row in today.messages() if row["state"] == "approved")
+    decided = run("send", "--resolve", later["message_id"], "release", "--by", "ola")
+    assert decided.out == f"{later['message_id']}: can be sent\n"
+    closed = [
+        row["message_id"] for row in today.messages() if row["state_actor"] == "ola"
+    ]
+    assert closed == [before["message_id"]]
 
 
 def test_a_server_that_is_down_keeps_everything_and_says_so(run, today, monkeypatch):
@@ -520,6 +587,33 @@ Subject: x
 
 --B--
 """
+COMPLAINT = """\
+From: <feedback@provider.example>
+To: advice@example.org
+Auto-Submitted: auto-generated
+Content-Type: multipart/report; report-type=feedback-report; boundary="b"
+
+--b
+Content-Type: text/plain
+
+A reader has said what follows.
+--b
+Content-Type: message/feedback-report
+
+Feedback-Type: {kind}
+User-Agent: provider/1.0
+Version: 1
+
+--b
+Content-Type: message/rfc822
+
+From: advice@example.org
+To: nobody@example.org
+Message-ID: <{id}@example.org>
+
+Dear student
+--b--
+"""
 REPLY = "In-Reply-To: <{id}@example.org>\n{more}Subject: Re\n\nThank you"
 
 
@@ -538,6 +632,9 @@ REPLY = "In-Reply-To: <{id}@example.org>\n{more}Subject: Re\n\nThank you"
         ),
         (REPLY.format(id="{id}", more=""), "replied"),
         (REPLY.format(id="{id}", more="Auto-Submitted: auto-replied\n"), "sent"),
+        ("Subject: unsubscribe {id}\nFrom: nobody@example.org\n\n", "complained"),
+        (COMPLAINT.format(kind="abuse", id="{id}"), "complained"),
+        (COMPLAINT.format(kind="not-spam", id="{id}"), "sent"),
         (REPLY.format(id="0" * 32, more=""), "sent"),
         ("Subject: anything\n\nelse", "sent"),
     ],

@@ -67,7 +67,9 @@ def test_an_accepted_email_is_text_and_html_with_what_mail_programs_need(
     assert mail["From"] == "Course team <advice@example.org>"
     assert mail["To"] == "s1@example.org"
     assert mail["Message-ID"] == f"<{ID}@example.org>"
-    assert mail["List-Unsubscribe"] == "<mailto:advice@example.org?subject=unsubscribe>"
+    assert mail["List-Unsubscribe"] == (
+        f"<mailto:advice@example.org?subject=unsubscribe%20{letter().message_id}>"
+    )
     text, html = mail.iter_parts()
     assert text.get_content().strip().replace("\r", "") == body
     shown = html.get_content()

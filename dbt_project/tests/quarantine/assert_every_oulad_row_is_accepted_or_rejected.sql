@@ -1,7 +1,7 @@
 {{ config(enabled=setting('source_system') == 'oulad', severity='error') }}
 
--- What is this? One row per raw table whose accepted and rejected rows do not add
--- up to what was read.
+-- What is this? One row per raw table whose accepted, rejected and forgotten rows
+-- do not add up to what was read.
 --
 -- When does it matter? Always: rows were lost in silence, or counted twice.
 --
@@ -48,7 +48,9 @@ unbalanced as (
     left join rejected on row_counts.source_table = rejected.source_table
     where
         row_counts.raw_rows
-        <> accepted.accepted_rows + coalesce(rejected.rejected_rows, 0)
+        <> accepted.accepted_rows
+        + coalesce(rejected.rejected_rows, 0)
+        + row_counts.forgotten_rows
 
 )
 

@@ -3,8 +3,8 @@
     severity='error',
 ) }}
 
--- What is this? One row per raw table whose accepted and rejected rows do not
--- add up to what was read.
+-- What is this? One row per raw table whose accepted, rejected and forgotten
+-- rows do not add up to what was read.
 --
 -- When does it matter? Always: rows were lost in silence, or counted twice.
 --
@@ -40,7 +40,8 @@ unbalanced as (
     left join accepted on summary.source_table = accepted.source_table
     where
         accepted.source_table is null
-        or accepted.accepted_rows + summary.rejected_rows <> summary.raw_rows
+        or accepted.accepted_rows + summary.rejected_rows
+        + summary.forgotten_rows <> summary.raw_rows
 
 )
 

@@ -4,6 +4,7 @@
         incremental_strategy='delete+insert',
         unique_key='activity_date',
         on_schema_change='fail',
+        pre_hook='{{ delete_forgotten(this) }}',
     )
 }}
 

@@ -24,6 +24,7 @@ summary as (
         row_counts.source_table,
         row_counts.raw_rows,
         coalesce(rejected.rejected_rows, 0) as rejected_rows,
+        row_counts.forgotten_rows,
         {{ ratio(
             'coalesce(rejected.rejected_rows, 0)', 'row_counts.raw_rows'
         ) }}

@@ -9,8 +9,9 @@ row_counts as (
     {%- for table in tables %}
     select
         '{{ table }}' as source_table,
-        count(*) as raw_rows
-    from {{ raw_table('oulad', table) }} as file_rows
+        count(*) as raw_rows,
+        {{ count_forgotten('oulad', table) }} as forgotten_rows
+    from {{ raw_table('oulad', table, and_forgotten=true) }} as file_rows
     {%- if not loop.last %}
 
     union all

@@ -9,8 +9,9 @@ row_counts as (
     {%- for table in tables %}
     select
         '{{ table }}' as source_table,
-        count(*) as raw_rows
-    from {{ raw_table('platform', table) }} as raw
+        count(*) as raw_rows,
+        {{ count_forgotten('platform', table) }} as forgotten_rows
+    from {{ raw_table('platform', table, and_forgotten=true) }} as raw
     {%- if not loop.last %}
 
     union all

@@ -1,0 +1,1 @@
+"""The advisors' page: read why, edit, approve, reject, undo."""
