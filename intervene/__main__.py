@@ -11,17 +11,25 @@ from typing import Annotated
 
 import typer
 
-from intervene.campaigns import DRAFTERS, CampaignError, read_campaigns
-from intervene.channels import make_channels
-from intervene.draft import Drafted, Policy, plan
-from intervene.drafter import CHANNELS, TONES
-from intervene.drafting import (
+from intervene.delivery.channels import make_channels
+from intervene.delivery.inbox import read_inbox
+from intervene.delivery.outbox import release, resolve, unknown
+from intervene.delivery.send import (
+    Rules,
+    Sender,
+    describe_line,
+    describe_unknown,
+    summarise,
+)
+from intervene.drafting.command import (
     describe_refusals,
     draft_batch,
     print_summary,
     progress,
 )
-from intervene.experiments import (
+from intervene.drafting.draft import Drafted, Policy, plan
+from intervene.drafting.drafter import CHANNELS, TONES
+from intervene.experiments.analysis import (
     Evidence,
     analyse_campaigns,
     describe_assigned,
@@ -31,14 +39,13 @@ from intervene.experiments import (
     overview,
     read_evidence,
 )
+from intervene.experiments.campaigns import DRAFTERS, CampaignError, read_campaigns
 from intervene.handover import (
     Contact,
     copy_to_warehouse,
     read_contacts,
     why_nobody,
 )
-from intervene.inbox import read_inbox
-from intervene.outbox import release, resolve, unknown
 from intervene.review.actions import (
     Result,
     Seen,
@@ -47,6 +54,7 @@ from intervene.review.actions import (
     undo,
     why_not_a_reason,
 )
+from intervene.review.snapshot import Snapshot, read_snapshots, save_snapshots
 from intervene.rights import (
     describe_everything,
     find_everything,
@@ -54,8 +62,6 @@ from intervene.rights import (
     retain,
     write_export,
 )
-from intervene.send import Rules, Sender, describe_line, describe_unknown, summarise
-from intervene.snapshot import Snapshot, read_snapshots, save_snapshots
 from intervene.store import IllegalMove, Message, Store, open_store_of
 from ml.cli import start_logging
 from ml.settings import Settings, UserError, load_settings

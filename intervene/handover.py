@@ -7,8 +7,8 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from intervene.assignments import assignments, registered
 from intervene.edits import edited_parts
+from intervene.experiments.assignments import assignments, registered
 from intervene.store import Store
 from intervene.text import split_list
 from ml.settings import UserError

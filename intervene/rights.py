@@ -21,9 +21,9 @@ from typing import Any
 import duckdb
 import sqlalchemy as sa
 
+from intervene.delivery.inbox import open_mailbox
+from intervene.delivery.outbox import WAITING
 from intervene.handover import copy_to_warehouse
-from intervene.inbox import open_mailbox
-from intervene.outbox import WAITING
 from intervene.store import (
     Store,
     current,

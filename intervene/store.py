@@ -9,8 +9,8 @@ the view `current_messages` has the state that the newest event led to. The
 database refuses an impossible move itself, whoever writes it. What an advisor
 changed is a row of `message_edits`, append-only too: `messages` keeps the text
 as drafted, the view has the text as it is now. What the sender tried is a row of
-`delivery_attempts` (`intervene.outbox`); why a student was flagged, as the review
-page shows it, is a row of `flag_snapshots` (`intervene.snapshot`).
+`delivery_attempts` (`intervene.delivery.outbox`); why a student was flagged, as the
+review page shows it, is a row of `flag_snapshots` (`intervene.review.snapshot`).
 """
 
 import hashlib
@@ -230,7 +230,7 @@ delivery_attempts = sa.Table(
 )
 
 # The designs of campaigns that have begun, and the arm of every student in them
-# (`intervene.assignments`). Both are append-only: an arm is drawn once.
+# (`intervene.experiments.assignments`). Both are append-only: an arm is drawn once.
 campaigns = sa.Table(
     "campaigns",
     metadata,

@@ -10,6 +10,14 @@ import pytest
 from ml.settings import PROJECT_ROOT
 from tests.pipeline import environment
 
+# Begun last, they would run on while the other core has nothing to do.
+LONGEST_FIRST = ("test_end_to_end.py", "test_leakage.py", "test_oulad_staging.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; `--no-loadscope-reorder` keeps it so."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+
 
 def make_clone(folder: Path) -> Path:
     """Copy what git tracks, or would, with this environment as its .venv."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from intervene.check import CHECKS, Problem, problems
-from intervene.draft import due_day, make_context
-from intervene.drafter import Context, Draft
+from intervene.drafting.check import CHECKS, Problem, problems
+from intervene.drafting.draft import due_day, make_context
+from intervene.drafting.drafter import Context, Draft
 from intervene.handover import Contact
-from intervene.snapshot import Snapshot
+from intervene.review.snapshot import Snapshot
 from intervene.store import (
     SLOT,
     IllegalMove,

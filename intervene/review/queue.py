@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from intervene.drafter import CHANNELS, TONES
-from intervene.snapshot import Snapshot, from_row, same_sitting
+from intervene.drafting.drafter import CHANNELS, TONES
+from intervene.review.snapshot import Snapshot, from_row, same_sitting
 from intervene.store import (
     DRAFTING,
     MOVES,

@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from intervene.draft import due_day
+from intervene.drafting.draft import due_day
 from intervene.handover import Contact
 from intervene.review import actions
 from intervene.review.access import LOOPBACK, Gate, Notice, Session, parse_tokens

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from intervene.assignments import assign
-from intervene.campaigns import Arm, Audience, Campaign, Candidate
-from intervene.effects import Experiment, analyse
-from intervene.experiments import Evidence, read_evidence
-from intervene.power import expect, make_plan, past_audience
+from intervene.experiments.analysis import Evidence, read_evidence
+from intervene.experiments.assignments import assign
+from intervene.experiments.campaigns import Arm, Audience, Campaign, Candidate
+from intervene.experiments.effects import Experiment, analyse
+from intervene.experiments.power import expect, make_plan, past_audience
 from intervene.store import Store, open_store
 from ml.warehouse import open_warehouse
 

@@ -14,13 +14,13 @@ from flask.testing import FlaskClient
 from intervene_examples import CONTACT_DDL, FLAG_DDL, PIPELINE_SETTINGS, Warehouse
 from werkzeug.test import TestResponse
 
-from intervene.draft import Policy, draft
-from intervene.drafter import TemplateDrafter
+from intervene.drafting.draft import Policy, draft
+from intervene.drafting.drafter import TemplateDrafter
 from intervene.handover import read_contacts
 from intervene.review.access import Gate
 from intervene.review.contacts import Contacts
 from intervene.review.server import create_app
-from intervene.snapshot import Snapshot, read_snapshots
+from intervene.review.snapshot import Snapshot, read_snapshots
 from intervene.store import Message, Store
 from ml.settings import load_settings
 

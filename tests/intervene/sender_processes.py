@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from intervene.__main__ import main
-from intervene.channels import SmtpChannel
+from intervene.delivery.channels import SmtpChannel
+from intervene.delivery.send import Rules, Sender
 from intervene.handover import Contact
-from intervene.send import Rules, Sender
 from intervene.store import open_store
 from ml.settings import Settings
 

@@ -18,8 +18,8 @@ from intervene_examples import Warehouse
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 
-from intervene.assignments import assign, assignments, registered
-from intervene.campaigns import (
+from intervene.experiments.assignments import assign, assignments, registered
+from intervene.experiments.campaigns import (
     Arm,
     Audience,
     Campaign,
@@ -29,7 +29,7 @@ from intervene.campaigns import (
     parse_campaigns,
     what_changed,
 )
-from intervene.power import (
+from intervene.experiments.power import (
     FEWEST_PAST,
     Hopeless,
     describe,
@@ -45,7 +45,7 @@ from ml.settings import PROJECT_ROOT
 
 DAY = date(2026, 3, 4)
 NOW = datetime(2026, 3, 4, 8, tzinfo=UTC)
-EXAMPLE = PROJECT_ROOT / "intervene" / "campaigns.example.toml"
+EXAMPLE = PROJECT_ROOT / "intervene/experiments/campaigns.example.toml"
 DECLARED = """
 [[campaign]]
 name = "spring"

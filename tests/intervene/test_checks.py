@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from intervene_examples import make_contact, make_flag
 
-from intervene.check import problems
-from intervene.draft import Policy, draft, make_context
-from intervene.drafter import LOCALES, Draft, TemplateDrafter
+from intervene.drafting.check import problems
+from intervene.drafting.draft import Policy, draft, make_context
+from intervene.drafting.drafter import LOCALES, Draft, TemplateDrafter
 from intervene.text import sms_segments, to_gsm7
 
 DRAFTER = TemplateDrafter()

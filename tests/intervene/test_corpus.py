@@ -8,9 +8,9 @@ import pytest
 import yaml
 from intervene_examples import make_contact, make_flag
 
-from intervene.check import CHECKS, problems
-from intervene.draft import make_context
-from intervene.drafter import Draft, compose
+from intervene.drafting.check import CHECKS, problems
+from intervene.drafting.draft import make_context
+from intervene.drafting.drafter import Draft, compose
 
 HERE = Path(__file__).parent
 CORPUS = yaml.safe_load((HERE / "corpus.yaml").read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 import intervene.__main__ as commands
-import intervene.drafting as drafting
-from intervene.drafter import TemplateDrafter
+import intervene.drafting.command as drafting
+from intervene.drafting.drafter import TemplateDrafter
 from ml.settings import PROJECT_ROOT
 from ml.warehouse import find_handback_table, handback_tables, open_warehouse
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from intervene_examples import make_contact, make_flag
 
-from intervene.check import problems
-from intervene.draft import (
+from intervene.drafting.check import problems
+from intervene.drafting.draft import (
     Policy,
     choose_channel,
     choose_locale,
@@ -20,7 +20,7 @@ from intervene.draft import (
     draft,
     make_context,
 )
-from intervene.drafter import (
+from intervene.drafting.drafter import (
     CHANNELS,
     LOCALES,
     TEMPLATES,

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 
-from intervene.campaigns import Arm, Campaign, Guardrails
-from intervene.effects import (
+from intervene.experiments.campaigns import Arm, Campaign, Guardrails
+from intervene.experiments.effects import (
     Experiment,
     adjusted_difference,
     analyse,

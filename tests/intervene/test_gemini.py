@@ -18,9 +18,9 @@ from types import SimpleNamespace
 import pytest
 from gemini_server import GeminiServer, Reply, Request, blocked, failed, good, said
 
-from intervene import gemini
-from intervene.limits import Budget, BudgetSpent, Price, RateLimit, read_prices
-from intervene.prompts import PromptError, load_prompt
+from intervene.drafting import gemini
+from intervene.drafting.limits import Budget, BudgetSpent, Price, RateLimit, read_prices
+from intervene.drafting.prompts import PromptError, load_prompt
 from ml.settings import PROJECT_ROOT
 
 KEY = "a-key-that-nobody-may-see"
@@ -390,7 +390,7 @@ def test_budget_arithmetic():
 def test_no_minute_holds_more_than_the_rate(monkeypatch, requests, tokens):
     import asyncio
 
-    from intervene import limits
+    from intervene.drafting import limits
 
     monkeypatch.setattr(limits, "MINUTE", 0.5)
 
@@ -406,7 +406,7 @@ def test_no_minute_holds_more_than_the_rate(monkeypatch, requests, tokens):
 
 
 def test_prices_are_read():
-    prices = read_prices(PROJECT_ROOT / "intervene" / "models.toml")
+    prices = read_prices(PROJECT_ROOT / "intervene/drafting/models.toml")
     assert {FLASH, LITE} <= set(prices)
 
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from review_site import Drafts, make_drafts
 
 from intervene.review.actions import Seen, undo
-from intervene.snapshot import save_snapshots
+from intervene.review.snapshot import save_snapshots
 from intervene.store import Store, open_store
 from ml.settings import PROJECT_ROOT
 

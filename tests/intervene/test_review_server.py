@@ -28,14 +28,14 @@ from review_site import (
     visit,
 )
 
-from intervene.draft import Policy, draft
-from intervene.drafter import TemplateDrafter
-from intervene.outbox import NotClaimed, claim
+from intervene.delivery.outbox import NotClaimed, claim
+from intervene.drafting.draft import Policy, draft
+from intervene.drafting.drafter import TemplateDrafter
 from intervene.review import access
 from intervene.review.access import Gate
 from intervene.review.actions import EditRefused, Seen, approve, edit, reject, undo
 from intervene.review.queue import read_message, read_page
-from intervene.snapshot import Snapshot, read_snapshots, save_snapshots
+from intervene.review.snapshot import Snapshot, read_snapshots, save_snapshots
 from intervene.store import (
     CURRENT,
     DRAFTING,

@@ -17,9 +17,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from intervene.channels import FileChannel, Letter
-from intervene.ledger import model_requests
-from intervene.outbox import NotClaimed, claim
+from intervene.delivery.channels import FileChannel, Letter
+from intervene.delivery.outbox import NotClaimed, claim
+from intervene.drafting.ledger import model_requests
 from intervene.rights import InSendersHand, find_everything, forget, retain
 from intervene.store import Message, Store, messages, metadata, open_store
 from ml.forgotten import STUDENT_COLUMNS, Forgotten, ForgottenUnusable

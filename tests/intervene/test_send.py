@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from delivery_servers import MailServer, free_port, smtp_server
 from test_message_store import MESSAGE, path_to
 
-from intervene.channels import Letter
-from intervene.handover import Contact
-from intervene.outbox import (
+from intervene.delivery.channels import Letter
+from intervene.delivery.outbox import (
     LEASE,
     MOST_ATTEMPTS,
     Cap,
@@ -29,7 +28,8 @@ from intervene.outbox import (
     unknown,
     waiting,
 )
-from intervene.send import Rules, Sender, judge, write_letter
+from intervene.delivery.send import Rules, Sender, judge, write_letter
+from intervene.handover import Contact
 from intervene.store import IllegalMove, delivery_attempts, lock_message, open_store
 
 NOW = datetime(2026, 3, 4, 9, tzinfo=UTC)

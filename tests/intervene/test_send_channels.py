@@ -11,7 +11,7 @@ import pytest
 from delivery_servers import MailServer, free_port, greeting_server, receiver
 from delivery_servers import smtp_server as serve
 
-from intervene.channels import (
+from intervene.delivery.channels import (
     ChannelDown,
     FileChannel,
     HttpChannel,
@@ -21,7 +21,7 @@ from intervene.channels import (
     compose,
     make_channels,
 )
-from intervene.outbox import Outcome
+from intervene.delivery.outbox import Outcome
 from ml.settings import Settings
 
 ID = "0123456789abcdef0123456789abcdef"

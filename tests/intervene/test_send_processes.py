@@ -11,7 +11,7 @@ from delivery_servers import MailServer, smtp_server
 from sender_processes import PROCESSES, send_command, send_everything
 from test_send import ADA, NOW, add, message
 
-from intervene.outbox import resolve, unknown
+from intervene.delivery.outbox import resolve, unknown
 from intervene.store import open_store
 
 DELAY = 0.01  # of the server, before it accepts and before it says so

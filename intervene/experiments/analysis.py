@@ -9,17 +9,16 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from intervene.assignments import (
+from intervene.drafting.draft import Policy, choose_locale
+from intervene.experiments.assignments import (
     Assigned,
     assign,
     assignments,
     check_designs,
     registered,
 )
-from intervene.campaigns import Campaign, CampaignError, Candidate, fits
-from intervene.draft import Policy, choose_locale
-from intervene.handover import Contact, Flag, read_columns
-from intervene.power import (
+from intervene.experiments.campaigns import Campaign, CampaignError, Candidate, fits
+from intervene.experiments.power import (
     Hopeless,
     Plan,
     describe,
@@ -27,6 +26,7 @@ from intervene.power import (
     make_plan,
     refuse_hopeless,
 )
+from intervene.handover import Contact, Flag, read_columns
 from intervene.store import Store
 from ml.settings import Settings
 from ml.warehouse import (
@@ -338,7 +338,7 @@ def analyse_campaigns(
         The mart is older than the assignments.
     """
     # It needs SciPy, whose import takes longer than most commands.
-    from intervene.effects import Experiment, analyse
+    from intervene.experiments.effects import Experiment, analyse
 
     if not table_exists(connection, "experiment_outcomes"):
         raise WarehouseMissing(

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from intervene.campaigns import Arm, Campaign
+from intervene.experiments.campaigns import Arm, Campaign
 
 CONFIDENCE = 0.95
 # Sample ratios are looked at again and again, so only what is nearly impossible

@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from intervene.campaigns import Audience, Campaign, Candidate, fits
+from intervene.experiments.campaigns import Audience, Campaign, Candidate, fits
 from ml.settings import UserError
 
 # Fewer past sittings than this say nothing about a rate.

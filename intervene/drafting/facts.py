@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from intervene.drafter import TEMPLATES, Context
-from intervene.language import Language, any_of, language, plain, unmasked
+from intervene.drafting.drafter import TEMPLATES, Context
+from intervene.drafting.language import Language, any_of, language, plain, unmasked
 from intervene.text import EMAIL_ADDRESS, LINK, bare_link
 
 # Steps are for the next 48 hours, in days or hours.

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
-from intervene.outbox import Outcome
+from intervene.delivery.outbox import Outcome
 from ml.settings import PROJECT_ROOT, Settings, UserError
 
 TIMEOUT_SECONDS = 30.0

@@ -1,7 +1,7 @@
 """Drafters: from what is known about a flag to the parts of a message.
 
-`TemplateDrafter` works offline; `intervene.gemini` asks a model. A drafter gets
-orders and gives back what it wrote, one for each, in the same order.
+`TemplateDrafter` works offline; `intervene.drafting.gemini` asks a model. A drafter
+gets orders and gives back what it wrote, one for each, in the same order.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from intervene.text import one_line, to_gsm7
 from ml.settings import UserError
 
 if TYPE_CHECKING:
-    from intervene.check import Problem
+    from intervene.drafting.check import Problem
     from intervene.handover import Contact
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from intervene.campaigns import (
+from intervene.experiments.campaigns import (
     STUDY_DAYS,
     Campaign,
     CampaignError,

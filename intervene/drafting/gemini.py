@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from intervene.drafter import (
+from intervene.drafting.drafter import (
     MOST_STEPS,
     Context,
     Draft,
@@ -30,13 +30,20 @@ from intervene.drafter import (
     Written,
     compose,
 )
-from intervene.ledger import Ledger, pseudonym
-from intervene.limits import PRICES, Budget, BudgetSpent, RateLimit, Usage, read_prices
-from intervene.prompts import load_prompt
+from intervene.drafting.ledger import Ledger, pseudonym
+from intervene.drafting.limits import (
+    PRICES,
+    Budget,
+    BudgetSpent,
+    RateLimit,
+    Usage,
+    read_prices,
+)
+from intervene.drafting.prompts import load_prompt
 from ml.settings import Settings, UserError
 
 if TYPE_CHECKING:
-    from intervene.check import Problem
+    from intervene.drafting.check import Problem
 
 MOST_REVISIONS = 2
 MOST_TRIES = 5

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from intervene.drafter import MOST_STEPS, TEMPLATES, Context, Draft
-from intervene.facts import (
+from intervene.drafting.drafter import MOST_STEPS, TEMPLATES, Context, Draft
+from intervene.drafting.facts import (
     CUT,
     invented_dates,
     invented_links,
@@ -21,8 +21,7 @@ from intervene.facts import (
     names_time_left,
     ordinary_words,
 )
-from intervene.handover import Contact
-from intervene.language import (
+from intervene.drafting.language import (
     any_of,
     language,
     lix,
@@ -31,6 +30,7 @@ from intervene.language import (
     unmasked,
     wrong_language,
 )
+from intervene.handover import Contact
 from intervene.text import EMAIL_ADDRESS, sms_segments
 
 # What is merged locally later, and the room that it may need.

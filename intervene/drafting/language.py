@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any
 
-from intervene.drafter import LOCALES, TEMPLATES
+from intervene.drafting.drafter import LOCALES, TEMPLATES
 from intervene.text import without_accents
 
 # Distinctive function words of languages that nobody is written to in; they

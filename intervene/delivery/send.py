@@ -16,12 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from intervene.channels import Channel, ChannelDown, Letter
-from intervene.draft import due_day
-from intervene.drafter import Context
-from intervene.facts import invented_dates
-from intervene.handover import Contact
-from intervene.outbox import (
+from intervene.delivery.channels import Channel, ChannelDown, Letter
+from intervene.delivery.outbox import (
     Cap,
     NotClaimed,
     claim,
@@ -32,6 +28,10 @@ from intervene.outbox import (
     what_is_against,
     why_not_now,
 )
+from intervene.drafting.draft import due_day
+from intervene.drafting.drafter import Context
+from intervene.drafting.facts import invented_dates
+from intervene.handover import Contact
 from intervene.store import IllegalMove, Store
 from intervene.text import one_line
 from ml.settings import Settings

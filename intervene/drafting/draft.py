@@ -8,9 +8,8 @@ from datetime import UTC, date, datetime, time
 from itertools import product
 from zoneinfo import ZoneInfo
 
-from intervene.campaigns import NO_CAMPAIGN
-from intervene.check import Problem, forbidden_words, problems
-from intervene.drafter import (
+from intervene.drafting.check import Problem, forbidden_words, problems
+from intervene.drafting.drafter import (
     CHANNELS,
     LOCALES,
     TONES,
@@ -21,6 +20,7 @@ from intervene.drafter import (
     quotable,
     template_name,
 )
+from intervene.experiments.campaigns import NO_CAMPAIGN
 from intervene.handover import Contact, Flag
 from intervene.store import Message
 from intervene.text import one_line

@@ -2,8 +2,8 @@
 
 The file (CAMPAIGNS, TOML) says who may be in a campaign, which arms there are and
 how students are divided. Here it is read and checked, and an arm is drawn; the
-store keeps what was drawn (`intervene.assignments`), `intervene.power` says how
-many students a campaign needs, `intervene.effects` what came of it.
+store keeps what was drawn (`assignments`), `power` says how many students a campaign
+needs, `effects` what came of it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from intervene.drafter import CHANNELS, LOCALES, TONES
+from intervene.drafting.drafter import CHANNELS, LOCALES, TONES
 from ml.settings import PROJECT_ROOT, Settings, UserError
 
 DRAFTERS = ("template", "gemini")
@@ -358,7 +358,7 @@ def parse_campaigns(path: Path) -> list[Campaign]:
     except OSError as error:
         raise CampaignError(
             f"CAMPAIGNS={path}: {error.strerror}. Point it at a TOML file like "
-            "intervene/campaigns.example.toml, or leave it empty."
+            "intervene/experiments/campaigns.example.toml, or leave it empty."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CampaignError(f"CAMPAIGNS={path} is not TOML: {error}.") from None

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 import typer
 
-from intervene.draft import Drafted, Plan, Policy, Refused, only_missing, write
-from intervene.drafter import Drafter, TemplateDrafter
-from intervene.experiments import Batch
-from intervene.gemini import GeminiDrafter
-from intervene.ledger import Ledger
-from intervene.limits import Usage
+from intervene.drafting.draft import Drafted, Plan, Policy, Refused, only_missing, write
+from intervene.drafting.drafter import Drafter, TemplateDrafter
+from intervene.drafting.gemini import GeminiDrafter
+from intervene.drafting.ledger import Ledger
+from intervene.drafting.limits import Usage
+from intervene.experiments.analysis import Batch
 from intervene.store import Store
 from ml.settings import Settings
 

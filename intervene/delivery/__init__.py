@@ -1,0 +1,1 @@
+"""Getting approved messages out, each exactly once, and hearing what came back."""

@@ -1,0 +1,1 @@
+"""Whether messages help: campaigns, arms drawn by lot, and their effects."""
