@@ -43,6 +43,8 @@ from intervene.experiments.campaigns import DRAFTERS, CampaignError, read_campai
 from intervene.handover import (
     Contact,
     copy_to_warehouse,
+    read_outcomes,
+    record_outcomes,
     read_contacts,
     why_nobody,
 )
@@ -211,14 +213,17 @@ def campaigns_command(
 
 @app.command("sync")
 def sync_command() -> None:
-    """Copy the store into schema intervene of the warehouse.
+    """Give messages the outcome of their sitting, and copy the store to the warehouse.
 
     Example: python -m intervene sync
     """
     settings = load_settings()
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
         source = read_pipeline_settings(connection).source_system
+        outcomes = read_outcomes(connection)
     with open_store_of(settings) as store:
+        recorded = record_outcomes(store, outcomes, source, datetime.now(UTC))
+        typer.echo(f"outcomes recorded: {recorded:,}")
         _copy(store, settings, source)
 
 

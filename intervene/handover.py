@@ -1,5 +1,6 @@
 """What crosses between the warehouse and `intervene`: flags in, messages out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 
 from intervene.edits import edited_parts
 from intervene.experiments.assignments import assignments, registered
-from intervene.store import Store
+from intervene.store import IllegalMove, Store
 from intervene.text import split_list
 from ml.settings import UserError
 from ml.warehouse import (
@@ -47,6 +48,10 @@ CONTACT_COLUMNS = {
     "preferred_channel": "varchar",
     "opted_out_at": "timestamp",
 }
+
+# States of messages that wait for the outcome of their sitting, and who tells it.
+WENT_OUT = ("sent", "delivered", "replied")
+LABELS = "labels"
 
 
 class WrongColumns(UserError):
@@ -187,7 +192,48 @@ def _to_flag(row: dict[str, Any]) -> Flag:
     )
 
 
+def read_outcomes(
+    connection: duckdb.DuckDBPyConnection,
+) -> dict[tuple[str, str, str], int]:
+    """`at_risk` of every sitting whose label has matured.
+
+    By student, course run and assessment; empty where nothing was built. A sitting
+    has one answer, from whatever day one asks.
+    """
+    if not table_exists(connection, "student_targets"):
+        return {}
+    rows = connection.execute(
+        "select student_id, course_run_id, assessment_id, max(at_risk)"
+        " from student_targets where label_status = 'matured' group by 1, 2, 3"
+    ).fetchall()
+    return {(student, run, sat): int(at_risk) for student, run, sat, at_risk in rows}
+
+
 # ---------------------------------------------------------------- out
+
+
+def record_outcomes(
+    store: Store,
+    outcomes: Mapping[tuple[str, str, str], int],
+    source_system: str,
+    now: datetime,
+) -> int:
+    """Give messages that went out the outcome of their sitting; return how many.
+
+    What bounced or met a complaint stays so: the sender goes by that.
+    """
+    recorded = 0
+    for row in store.messages(source_system):
+        sitting = (row["student_id"], row["course_run_id"], row["assessment_id"])
+        if row["state"] not in WENT_OUT or sitting not in outcomes:
+            continue
+        reason = f"at_risk = {outcomes[sitting]}"
+        try:
+            store.record(row["message_id"], "outcome", LABELS, now, reason)
+        except IllegalMove:
+            continue  # Something came back in the meantime; the next run sees it.
+        recorded += 1
+    return recorded
 
 
 def copy_to_warehouse(

@@ -49,8 +49,11 @@ MOVES: dict[str | None, tuple[str, ...]] = {
     "replied": ("complained", "outcome"),
     # The student called it unwanted, to us or to the mail provider.
     "complained": ("outcome",),
-    "outcome": (),
+    # How the sitting went; an answer can still come after it.
+    "outcome": ("bounced", "replied", "complained"),
 }
+# What `send --resolve … release` gives as the reason of its event `outcome`.
+RELEASED = "released"
 DRAFTING = ("proposed", "drafted", "checked")
 
 

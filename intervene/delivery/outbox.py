@@ -15,6 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from intervene.store import (
+    RELEASED,
     IllegalMove,
     Store,
     append_event,
@@ -207,6 +208,10 @@ def what_is_against(
         .join(events, events.c.message_id == theirs.c.message_id)
         .where(mine.c.message_id == message_id)
         .where(theirs.c.source_system == mine.c.source_system)
+        .where(
+            events.c.event.in_(("bounced", "complained"))
+            | (events.c.reason == RELEASED)
+        )
         .order_by(theirs.c.message_id, events.c.sequence)
     )
     newest = {row.message_id: row for row in rows}
@@ -234,7 +239,7 @@ def release(store: Store, message_id: str, actor: str, now: datetime) -> None:
             raise IllegalMove(f"Nothing that came back holds message {message_id}.")
         for other, _ in against:
             lock_message(connection, other)
-            append_event(connection, other, "outcome", actor, now, "released")
+            append_event(connection, other, "outcome", actor, now, RELEASED)
 
 
 def why_not_now(

@@ -30,7 +30,9 @@ reached as (
         max(case when event = 'bounced' then 1 else 0 end) as is_bounced,
         max(case when event = 'replied' then 1 else 0 end) as is_replied,
         max(case when event = 'complained' then 1 else 0 end) as is_complained,
-        max(case when event = 'outcome' then 1 else 0 end) as has_outcome
+        -- The other kind of outcome lifts what a bounce or a complaint forbade.
+        max(case when event = 'outcome' and reason <> 'released' then 1 else 0 end)
+            as has_outcome
     from {{ source('intervene', 'message_events') }}
     group by message_id
 
