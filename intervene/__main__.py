@@ -43,9 +43,9 @@ from intervene.experiments.campaigns import DRAFTERS, CampaignError, read_campai
 from intervene.handover import (
     Contact,
     copy_to_warehouse,
+    read_contacts,
     read_outcomes,
     record_outcomes,
-    read_contacts,
     why_nobody,
 )
 from intervene.review.actions import (
