@@ -32,7 +32,7 @@ def test_an_untouched_draft_has_no_problem():
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"),
+    ("changes", "names"),
     [
         ({"extra": "Dear {last_name}"}, "placeholders"),
         ({"extra": "{{ first_name }}"}, "placeholders"),
@@ -47,19 +47,19 @@ def test_an_untouched_draft_has_no_problem():
         ({"subject": "x" * 121}, "length"),
         ({"extra": "x" * 2000}, "length"),
         ({"extra": "You are at risk."}, "forbidden_words"),
-        ({"extra": "You are FAILING."}, "forbidden_words"),
+        ({"extra": "You are FAILING."}, "forbidden_words tone"),
         ({"extra": "Do not drop out."}, "forbidden_words"),
         ({"extra": "This is your last chance!"}, "forbidden_words"),
         ({"subject": "Your score"}, "forbidden_words"),
-        ({"extra": "Write to S1@Example.org"}, "personal_data"),
-        ({"extra": "Write to other@example.org"}, "personal_data"),
-        ({"extra": "Call 1-555-010-0001"}, "personal_data"),
-        ({"extra": "Call 22 33 44 55"}, "personal_data"),
-        ({"extra": "Dear Testname,"}, "personal_data"),
+        ({"extra": "Write to S1@Example.org"}, "personal_data numbers links names"),
+        ({"extra": "Write to other@example.org"}, "personal_data links"),
+        ({"extra": "Call 1-555-010-0001"}, "personal_data numbers"),
+        ({"extra": "Call 22 33 44 55"}, "personal_data numbers"),
+        ({"extra": "Dear Testname,"}, "personal_data names"),
     ],
 )
-def test_what_must_not_be_stored_is_refused_by_name(changes, name):
-    assert name in check(changes)
+def test_what_must_not_be_stored_is_refused_by_name(changes, names):
+    assert list(check(changes)) == names.split()
 
 
 @pytest.mark.parametrize(
@@ -71,27 +71,27 @@ def test_harmless_words_pass(extra):
 
 
 @pytest.mark.parametrize(
-    ("locale", "words"),
+    ("locale", "words", "names"),
     [
-        ("nb", "Du kan stryke på eksamen"),
-        ("nb", "Siste sjanse!"),
-        ("nb", "høy RISIKO"),
-        ("es", "Puedes suspender el examen"),
-        ("es", "última oportunidad"),
-        ("es", "ULTIMA OPORTUNIDAD"),
-        ("es", "alto riesgo"),
+        ("nb", "Du kan stryke på eksamen", "forbidden_words"),
+        ("nb", "Siste sjanse!", "forbidden_words"),
+        ("nb", "høy RISIKO", "forbidden_words tone"),
+        ("es", "Puedes suspender el examen", "forbidden_words"),
+        ("es", "última oportunidad", "forbidden_words"),
+        ("es", "ULTIMA OPORTUNIDAD", "forbidden_words tone"),
+        ("es", "alto riesgo", "forbidden_words"),
     ],
 )
-def test_forbidden_words_know_the_language(locale, words):
+def test_forbidden_words_know_the_language(locale, words, names):
     contact = make_contact(locale=locale)
-    assert "forbidden_words" in check({"extra": words}, contact)
+    assert list(check({"extra": words}, contact)) == names.split()
 
 
 def test_every_language_forbids_something():
     for locale in LOCALES:
         contact = make_contact(locale=locale)
         found = check({"extra": "depression depresjon depresión"}, contact)
-        assert "forbidden_words" in found
+        assert list(found) == ["forbidden_words"]
 
 
 def test_a_title_may_hold_any_word_the_text_around_it_may_not():
@@ -114,9 +114,9 @@ def test_a_placeholder_needs_something_to_merge():
 
 def test_sms_is_counted_with_room_for_the_name():
     exact = "x" * (306 - 20)
-    assert "length" not in check({"body": "{first_name}" + exact}, channel="sms")
+    assert check({"body": "{first_name}" + exact}, channel="sms") == {}
     found = check({"body": "{first_name}x" + exact}, channel="sms")
-    assert found["length"] == "3 SMS segments, at most 2"
+    assert found == {"length": "3 SMS segments, at most 2"}
 
 
 @pytest.mark.parametrize(
@@ -166,4 +166,4 @@ def test_a_refused_draft_is_not_a_message():
     assert drafted.messages == []
     [refused] = drafted.refused
     assert refused.student_id == "s1"
-    assert "forbidden_words" in [item.check for item in refused.problems]
+    assert [item.check for item in refused.problems] == ["forbidden_words"]
