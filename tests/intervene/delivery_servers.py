@@ -1,6 +1,7 @@
 """Real servers for the tests: PostgreSQL, SMTP, HTTP; made to fail on demand."""
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
@@ -17,6 +18,9 @@ from pathlib import Path
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, syntax
+
+# The server of the tests tells the addresses it is given; what we log is tested.
+logging.getLogger("mail.log").setLevel(logging.WARNING)
 
 
 def free_port() -> int:
