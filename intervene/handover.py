@@ -7,10 +7,11 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import sqlalchemy as sa
 
 from intervene.edits import edited_parts
 from intervene.experiments.assignments import assignments, registered
-from intervene.store import IllegalMove, Store
+from intervene.store import IllegalMove, Store, current
 from intervene.text import split_list
 from ml.settings import UserError
 from ml.warehouse import (
@@ -223,9 +224,15 @@ def record_outcomes(
     What bounced or met a complaint stays so: the sender goes by that.
     """
     recorded = 0
-    for row in store.messages(source_system):
+    query = sa.select(
+        current.c.message_id,
+        current.c.student_id,
+        current.c.course_run_id,
+        current.c.assessment_id,
+    ).where(current.c.source_system == source_system, current.c.state.in_(WENT_OUT))
+    for row in store.rows(query.order_by(current.c.message_id)):
         sitting = (row["student_id"], row["course_run_id"], row["assessment_id"])
-        if row["state"] not in WENT_OUT or sitting not in outcomes:
+        if sitting not in outcomes:
             continue
         reason = f"at_risk = {outcomes[sitting]}"
         try:

@@ -25,7 +25,7 @@ from typing import Any
 import duckdb
 
 from ml.settings import UserError, load_settings
-from ml.warehouse import open_warehouse
+from ml.warehouse import open_warehouse, sql_text
 
 DATABASE = "student_success.duckdb"
 # What analysts read. Schema `personal` is not among them and never will be.
@@ -167,9 +167,7 @@ def _copy_tables(
     values: dict[str, Any],
 ) -> dict[str, int]:
     """Copy the tables of an open database, less the rows that a condition names."""
-    connection.execute(
-        f"attach '{_quoted(draft / DATABASE)}' as published (read_write)"
-    )
+    connection.execute(f"attach {sql_text(draft / DATABASE)} as published (read_write)")
     rows = {}
     for schema, table in _names(connection):
         condition = left_out.get(f'"{schema}"."{table}"', "false")
@@ -191,13 +189,9 @@ def _export(
     """Write one published table as Parquet and return its number of rows."""
     file = draft / "parquet" / f"{schema}.{table}.parquet"
     found = connection.execute(
-        f"copy published.{schema}.\"{table}\" to '{_quoted(file)}' (format parquet)"
+        f'copy published.{schema}."{table}" to {sql_text(file)} (format parquet)'
     ).fetchone()
     return int(found[0]) if found else 0
-
-
-def _quoted(value: object) -> str:
-    return str(value).replace("'", "''")
 
 
 def _write_manifest(draft: Path, number: int, rows: dict[str, int]) -> None:

@@ -201,7 +201,7 @@ def rewrite_warehouse(path: Path) -> None:
     # Reading keeps writers out until the new file has taken the place of the old.
     with open_warehouse(path, read_only=True) as connection:
         try:
-            connection.execute(f"attach {_text(str(draft))} as rewritten (read_write)")
+            connection.execute(f"attach {sql_text(draft)} as rewritten (read_write)")
             name = connection.execute("select current_database()").fetchall()[0][0]
             connection.execute(f'copy from database "{name}" to rewritten')
             connection.execute("detach rewritten")
@@ -216,9 +216,9 @@ def rewrite_warehouse(path: Path) -> None:
         draft.replace(path)
 
 
-def _text(value: str) -> str:
+def sql_text(value: object) -> str:
     """A value as an SQL literal, for statements that take no parameters."""
-    return "'" + value.replace("'", "''") + "'"
+    return "'" + str(value).replace("'", "''") + "'"
 
 
 # ---------------------------------------------------------------- reading

@@ -1,11 +1,13 @@
-"""A fresh clone in which `make run` has been run, shared by the tests that read it."""
+"""What tests share: a fresh clone in which `make run` has been run, and a browser."""
 
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from ml.settings import PROJECT_ROOT
 from tests.pipeline import environment
@@ -75,3 +77,20 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(clone: Path) -> str:
     """What `make run` printed in the clone."""
     return shell(clone, "make run")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail(
+            "This test needs a browser: install the Debian package chromium "
+            "(apt-get install --no-install-recommends chromium)."
+        )
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"]
+        )
+        yield opened
+        opened.close()

@@ -1,7 +1,6 @@
 """The advisors' page in a real browser, as the command serves it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 from intervene_examples import SETTINGS
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from review_site import Drafts, make_drafts
 
 from intervene.review.actions import Seen, undo
@@ -19,23 +18,6 @@ from intervene.store import Store, open_store
 from ml.settings import PROJECT_ROOT
 
 STUDENTS = 6
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail(
-            "This test needs a browser: install the Debian package chromium "
-            "(apt-get install --no-install-recommends chromium)."
-        )
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox"]
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The report: what it says in every state, and how a real browser takes it."""
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from sklearn.metrics import average_precision_score, roc_auc_score
 from synthetic import Project, World, make_project
 from typer.testing import CliRunner
@@ -517,23 +516,6 @@ class Visit:
     messages: list[str]
     page_width: int
     drawn: list[float]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Browser:
-    """Debian's Chromium, without a window."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail(
-            "This test needs a browser: install the Debian package chromium "
-            "(apt-get install --no-install-recommends chromium)."
-        )
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox"]
-        )
-        yield opened
-        opened.close()
 
 
 def visit(browser: Browser, path: Path, width: int, media: str = "screen") -> Visit:
