@@ -159,7 +159,7 @@ def tables_left(warehouse: Path) -> set[str]:
 def test_rows_of_another_source_are_forgotten(run: Run, warehouse: Path, record):
     prepare(warehouse, record)
 
-    assert run("forget_other_source").success
+    assert run("drop_outdated_tables").success
 
     assert tables_left(warehouse) == set()
 
@@ -169,6 +169,6 @@ def test_rows_of_the_same_source_are_kept(run: Run, warehouse: Path):
         warehouse, "select 'oulad' as source_system, 'here' as data_raw_path, 14 as w"
     )
 
-    assert run("forget_other_source").success
+    assert run("drop_outdated_tables").success
 
     assert tables_left(warehouse) == {"pipeline_settings", "int_daily_activity"}

@@ -1,6 +1,13 @@
-{# How many rows meet a condition, as a bigint; null conditions do not count. #}
+{# How many rows meet a condition, as a bigint; null conditions do not count. (A
+   count: DuckDB adds whole numbers up in 16 bytes, which takes longer.) #}
 {% macro count_where(condition) %}
-    cast(sum(case when {{ condition }} then 1 else 0 end) as {{ dbt.type_bigint() }})
+    count(case when {{ condition }} then 1 end)
+{%- endmacro %}
+
+
+{# The sum of whole numbers as one of eight bytes; DuckDB's own has sixteen. #}
+{% macro add_up(value) %}
+    cast(sum({{ value }}) as {{ dbt.type_bigint() }})
 {%- endmacro %}
 
 

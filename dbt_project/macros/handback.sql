@@ -75,27 +75,27 @@
 
 
 {#
-  One warehouse serves one source. Where the last build was of another source,
-  or none is on record (a build that was cut off), the incremental tables are
-  dropped, so that no row of the other source stays; on a change every table is,
-  so that nobody acts on the other source's flags if this build fails. Runs at the start of every
-  run that builds; `dbt test` and `dbt seed` drop nothing.
+  One warehouse serves one source, and incremental tables hold what the same SQL made
+  of the same facts. Where the last build was of another source, or none is on record
+  (a build that was cut off), or was made by other SQL or settings, or activity from
+  before the look-back has come or gone, the incremental tables are dropped, so that
+  all is read anew; on a change of source every table is, so that nobody acts on the
+  other source's flags if this build fails. Runs at the start of every run that
+  builds; `dbt test` and `dbt seed` drop nothing.
 #}
-{% macro forget_other_source() %}
+{% macro drop_outdated_tables() %}
     {% if not execute or flags.WHICH in ['test', 'seed', 'snapshot'] %}
         {{ return('') }}
     {% endif %}
-    {% set record = adapter.get_relation(
-        database=target.database, schema=target.schema, identifier='pipeline_settings'
-    ) %}
+    {% set record = settings_record() %}
     {% set now = [setting('source_system'), setting('data_raw_path')] %}
     {% set built = last_build_source(record) %}
-    {% if built == now %}{{ return('') }}{% endif %}
+    {% set source_changed = built is not none and built != now %}
+    {% set why = 'SOURCE CHANGED from ' ~ built | join(' ') ~ ' to ' ~ now | join(' ')
+        if source_changed else why_outdated(record) if built else '' %}
+    {% if built and not why %}{{ return('') }}{% endif %}
     {% if built %}
-        {% do log(
-            'SOURCE CHANGED from ' ~ built | join(' ') ~ ' to ' ~ now | join(' ')
-            ~ ': its tables are dropped and built anew.', info=true
-        ) %}
+        {% do log(why ~ ': tables are dropped and built anew.', info=true) %}
         {# So that a run that is cut off after this starts from nothing again. #}
         {% do adapter.drop_relation(record) %}
     {% endif %}
@@ -103,12 +103,36 @@
         {% if node.resource_type == 'model'
             and (
                 node.config.materialized == 'incremental'
-                or built and node.config.materialized == 'table'
+                or source_changed and node.config.materialized == 'table'
             ) %}
             {% do drop_if_exists(node) %}
         {% endif %}
     {% endfor %}
     {% do commit_now() %}
+{% endmacro %}
+
+
+{# Why the incremental tables cannot be added to, or nothing. #}
+{% macro why_outdated(record) %}
+    {% if not builds_incrementally() %}{{ return('') }}{% endif %}
+    {% set columns = adapter.get_columns_in_relation(record)
+        | map(attribute='name') | list %}
+    {% if 'early_activity_rows' not in columns %}
+        {{ return('NO RECORD of what the tables were made by') }}
+    {% endif %}
+    {% set row = run_query(
+        'select build_fingerprint, early_activity_rows, '
+        ~ activity_rows_before(look_back('data_until')) ~ ' from ' ~ record
+    ).rows[0] %}
+    {% if row[0] != build_fingerprint() %}
+        {{ return('SETTINGS OR MODELS CHANGED') }}
+    {% elif row[1] != row[2] %}
+        {{ return(
+            'ACTIVITY FROM BEFORE THE LOOK-BACK CHANGED from ' ~ row[1] ~ ' to '
+            ~ row[2] ~ ' rows'
+        ) }}
+    {% endif %}
+    {{ return('') }}
 {% endmacro %}
 
 

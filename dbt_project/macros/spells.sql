@@ -36,3 +36,9 @@
 {% macro far_future() -%}
     cast('9999-01-01 00:00:00' as {{ dbt.type_timestamp() }})
 {%- endmacro %}
+
+
+{# The same as a day. #}
+{% macro far_date() -%}
+    cast('9999-01-01' as date)
+{%- endmacro %}

@@ -1,6 +1,8 @@
 {{ config(contract={'enforced': true}) }}
 
--- What this warehouse was built with, so that Python can refuse to mix.
+-- What this warehouse was built with, so that Python can refuse to mix and the next
+-- build knows what it need not do again. Written when the features are there.
+-- depends_on: {{ ref('student_features_14d') }}
 
 with
 
@@ -30,7 +32,16 @@ settings as (
         ) as prediction_leads,
         {{ setting('include_attributes') | lower }} as include_attributes,
         as_of_date,
-        data_until
+        data_until,
+        cast('{{ build_fingerprint() }}' as {{ dbt.type_string() }})
+            as build_fingerprint,
+        -- Both are about the day from which the next build looks again.
+        {{ known_facts_checksum(look_back('calendar.data_until')) }}
+            as facts_checksum,
+        cast(
+            {{ activity_rows_before(look_back('calendar.data_until')) }}
+            as {{ dbt.type_bigint() }}
+        ) as early_activity_rows
     from calendar
 
 )

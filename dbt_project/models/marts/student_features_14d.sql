@@ -1,5 +1,13 @@
 {# The contract lists every column; attributes come on top of it when asked for. #}
-{{ config(contract={'enforced': not setting('include_attributes')}) }}
+{{
+    config(
+        contract={'enforced': not setting('include_attributes')},
+        materialized='incremental' if builds_incrementally() else 'table',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook='{{ delete_rebuilt_points(this) }}',
+    )
+}}
 
 -- One row per prediction point: the key, then what was known before as_of_date.
 
@@ -7,7 +15,7 @@ with
 
 points as (
 
-    select * from {{ ref('int_prediction_points') }}
+    select * from {{ ref('int_points_to_build') }}
 
 ),
 

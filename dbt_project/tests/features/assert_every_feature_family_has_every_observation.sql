@@ -1,6 +1,8 @@
 {%- set families = [
     'window', 'velocity', 'to_date', 'habits', 'record', 'relative',
 ] %}
+{#- Nobody is compared by habits, so only those who are asked have some. -#}
+{%- set asked = '(select * from ' ~ ref('int_observations') ~ ' where is_asked)' %}
 
 -- What is this? Observations that a family of features lacks, or has twice.
 --
@@ -17,7 +19,7 @@ with
 
     {{ test_same_rows_as(
         ref('int_features_' ~ family),
-        ref('int_observations'),
+        asked if family == 'habits' else ref('int_observations'),
         ['student_id', 'course_run_id', 'as_of_date'],
     ) }}
 

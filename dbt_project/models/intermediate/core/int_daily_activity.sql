@@ -1,21 +1,19 @@
 {{
     config(
-        materialized='incremental',
-        incremental_strategy='delete+insert',
-        unique_key='activity_date',
+        materialized='incremental' if builds_incrementally() else 'table',
+        incremental_strategy='append',
         on_schema_change='fail',
-        pre_hook='{{ delete_forgotten(this) }}',
+        pre_hook=['{{ delete_forgotten(this) }}', '{{ delete_known_again() }}'],
     )
 }}
 
 {% set has_time = 'activity.occurred_at > cast(activity.activity_date as '
     ~ dbt.type_timestamp() ~ ')' %}
+{% set is_evening = '(extract(hour from activity.occurred_at) >= 18'
+    ~ ' or extract(hour from activity.occurred_at) < 6)' %}
 
--- The one place that reads raw activity. A run after the first one replaces
--- whole days: those within the look-back, and older ones in which the number of
--- facts or what they add to lessons has changed (a late row moves the start of a
--- lesson away from another day), so that it ends where a full refresh would,
--- unless values were corrected in place or whole days removed further back.
+-- The one place that reads raw activity. A run after the first one replaces what
+-- became known from the look-back on (macros/incremental.sql).
 
 with
 
@@ -26,62 +24,11 @@ activity as (
         cast(occurred_at as date) as activity_date,
         cast(known_at as date) as known_date
     from {{ canonical('activity') }}
+    {% if is_incremental() %}
+    where known_at >= cast('{{ known_again_from() }}' as {{ dbt.type_timestamp() }})
+    {% endif %}
 
 ),
-
-{% if is_incremental() %}
-
-facts_read as (
-
-    select
-        activity_date,
-        count(*) as facts,
-        {{ count_where('is_lesson_start = 1') }} as lessons_started,
-        coalesce(sum(cast(progress_gained as {{ dbt.type_numeric() }})), 0)
-            as progress_gained
-    from activity
-    group by activity_date
-
-),
-
-facts_held as (
-
-    select
-        activity_date,
-        sum(facts) as facts,
-        sum(lessons_started) as lessons_started,
-        coalesce(sum(progress_gained), 0) as progress_gained
-    from {{ this }}
-    group by activity_date
-
-),
-
-look_back as (
-
-    select
-        {{ add_days('max(activity_date)', '-' ~ var('event_lookback_days')) }}
-            as since
-    from facts_held
-
-),
-
-changed_days as (
-
-    select facts_read.activity_date
-    from facts_read
-    left join facts_held
-        on facts_read.activity_date = facts_held.activity_date
-    cross join look_back
-    where
-        facts_held.activity_date is null
-        or facts_read.facts <> facts_held.facts
-        or facts_read.lessons_started <> facts_held.lessons_started
-        or facts_read.progress_gained <> facts_held.progress_gained
-        or facts_read.activity_date >= look_back.since
-
-),
-
-{% endif %}
 
 daily as (
 
@@ -122,14 +69,12 @@ daily as (
         ) }} as timed_facts,
         {{ count_where(
             "activity.activity_type <> 'sign_in' and " ~ has_time
-            ~ ' and (extract(hour from activity.occurred_at) >= 18'
-            ~ ' or extract(hour from activity.occurred_at) < 6)'
-        ) }} as evening_facts
+            ~ ' and ' ~ is_evening
+        ) }} as evening_facts,
+        min(activity.known_at) as first_known_at,
+        max(activity.known_at) as last_known_at,
+        max(activity.occurred_at) as last_occurred_at
     from activity
-    {% if is_incremental() %}
-    inner join changed_days
-        on activity.activity_date = changed_days.activity_date
-    {% endif %}
     group by
         activity.student_id,
         activity.course_id,

@@ -1,3 +1,12 @@
+{{
+    config(
+        materialized='incremental' if builds_incrementally() else 'table',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook=['{{ delete_forgotten(this) }}', '{{ delete_rebuilt(this) }}'],
+    )
+}}
+
 -- Daily activity given to the enrollment it belongs to: by run where the source
 -- says so, else by time; what is platform-wide counts for each open enrollment.
 
@@ -5,7 +14,14 @@ with
 
 daily as (
 
-    select * from {{ ref('int_daily_activity') }}
+    select daily.*
+    from {{ ref('int_daily_activity') }} as daily
+    {% if is_incremental() %}
+    inner join {{ ref('int_rebuild_from') }} as rebuild
+        on daily.known_date >= rebuild.rebuild_from
+    {% else %}
+    -- depends_on: {{ ref('int_rebuild_from') }}
+    {% endif %}
 
 ),
 
@@ -26,23 +42,23 @@ enrollment_activity as (
         enrollments.course_run_id,
         daily.activity_date,
         daily.known_date,
-        sum(daily.facts - daily.sessions) as study_facts,
-        sum(daily.events) as events,
+        {{ add_up('daily.facts - daily.sessions') }} as study_facts,
+        {{ add_up('daily.events') }} as events,
         sum(daily.quantity) as quantity,
-        sum(daily.sessions) as sessions,
+        {{ add_up('daily.sessions') }} as sessions,
         sum(daily.minutes) as minutes,
-        sum(daily.lessons_started) as lessons_started,
-        sum(daily.lessons_finished) as lessons_finished,
+        {{ add_up('daily.lessons_started') }} as lessons_started,
+        {{ add_up('daily.lessons_finished') }} as lessons_finished,
         sum(daily.progress_gained) as progress_gained,
-        sum(daily.quiz_answers) as quiz_answers,
-        sum(daily.quiz_judged) as quiz_judged,
-        sum(daily.quiz_correct) as quiz_correct,
-        sum(daily.first_attempt_judged) as first_attempt_judged,
-        sum(daily.first_attempt_correct) as first_attempt_correct,
-        sum(daily.items) as items,
-        sum(daily.activity_kinds) as activity_kinds,
-        sum(daily.timed_facts) as timed_facts,
-        sum(daily.evening_facts) as evening_facts
+        {{ add_up('daily.quiz_answers') }} as quiz_answers,
+        {{ add_up('daily.quiz_judged') }} as quiz_judged,
+        {{ add_up('daily.quiz_correct') }} as quiz_correct,
+        {{ add_up('daily.first_attempt_judged') }} as first_attempt_judged,
+        {{ add_up('daily.first_attempt_correct') }} as first_attempt_correct,
+        {{ add_up('daily.items') }} as items,
+        {{ add_up('daily.activity_kinds') }} as activity_kinds,
+        {{ add_up('daily.timed_facts') }} as timed_facts,
+        {{ add_up('daily.evening_facts') }} as evening_facts
     from daily
     inner join enrollments
         on

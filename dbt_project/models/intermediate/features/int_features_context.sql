@@ -5,7 +5,15 @@ with
 
 points as (
 
+    select * from {{ ref('int_points_to_build') }}
+
+),
+
+-- Outcomes of points that have their features already count for the others.
+asked_before as (
+
     select * from {{ ref('int_prediction_points') }}
+    where is_training_point
 
 ),
 
@@ -31,33 +39,32 @@ courses as (
 outcomes as (
 
     select
-        points.student_id,
-        points.course_run_id,
-        points.course_id,
-        points.assessment_id,
-        points.assessment_kind,
-        points.assessment_position,
+        asked_before.student_id,
+        asked_before.course_run_id,
+        asked_before.course_id,
+        asked_before.assessment_id,
+        asked_before.assessment_kind,
+        asked_before.assessment_position,
         max(cast(labels.label_known_at as date)) as known_date,
         max(labels.outcome) as outcome
-    from points
+    from asked_before
     inner join labels
         on
-            points.student_id = labels.student_id
-            and points.course_id = labels.course_id
-            and points.assessment_id = labels.assessment_id
-            and points.as_of_date = labels.as_of_date
+            asked_before.student_id = labels.student_id
+            and asked_before.course_id = labels.course_id
+            and asked_before.assessment_id = labels.assessment_id
+            and asked_before.as_of_date = labels.as_of_date
     cross join calendar
     where
-        points.is_training_point
-        and labels.label_known_at <= calendar.data_until
+        labels.label_known_at <= calendar.data_until
         and labels.status_once_known = 'matured'
     group by
-        points.student_id,
-        points.course_run_id,
-        points.course_id,
-        points.assessment_id,
-        points.assessment_kind,
-        points.assessment_position
+        asked_before.student_id,
+        asked_before.course_run_id,
+        asked_before.course_id,
+        asked_before.assessment_id,
+        asked_before.assessment_kind,
+        asked_before.assessment_position
 
 ),
 

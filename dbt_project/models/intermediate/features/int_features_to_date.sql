@@ -14,9 +14,9 @@ coverage as (
 
 ),
 
-observed as (
+sums as (
 
-    select * from {{ ref('int_observed_activity') }}
+    select * from {{ ref('int_observed_sums') }}
 
 ),
 
@@ -30,36 +30,6 @@ lesson_counts as (
     group by
         course_id,
         course_run_id
-
-),
-
-sums as (
-
-    select
-        student_id,
-        course_run_id,
-        as_of_date,
-        sum(case when study_facts > 0 then 1 else 0 end) as active_days,
-        min(case when study_facts > 0 then activity_date end) as first_date,
-        max(case when study_facts > 0 then activity_date end) as last_date,
-        sum(events) as events,
-        sum(quantity) as quantity,
-        sum(sessions) as sessions,
-        sum(minutes) as minutes,
-        sum(lessons_started) as lessons_started,
-        sum(lessons_finished) as lessons_finished,
-        sum(progress_gained) as progress_gained,
-        sum(quiz_answers) as quiz_answers,
-        sum(quiz_judged) as quiz_judged,
-        sum(quiz_correct) as quiz_correct,
-        sum(first_attempt_judged) as first_attempt_judged,
-        sum(first_attempt_correct) as first_attempt_correct,
-        sum(items) as items
-    from observed
-    group by
-        student_id,
-        course_run_id,
-        as_of_date
 
 ),
 
@@ -116,10 +86,9 @@ features as (
             'observations.began_date', 'sums.first_date', 'day'
         ) }} as {{ type_double() }}) as days_from_enrolling_to_first_study
     from observations
-    left join sums
+    inner join sums
         on
-            observations.student_id = sums.student_id
-            and observations.course_run_id = sums.course_run_id
+            observations.enrollment_number = sums.enrollment_number
             and observations.as_of_date = sums.as_of_date
     left join coverage
         on observations.activity_scope_id = coverage.activity_scope_id

@@ -1,8 +1,11 @@
 -- Is the student speeding up or slowing down within the window?
 
 {% set window_days = setting('observation_window_days') %}
-{% set half = window_days // 2 %}
 {% set mean_day = (window_days - 1) / 2 %}
+-- Facts are added up times the number of their day; the window's first is day 0.
+{% set first_day = '(' ~ dbt.datediff(
+    "cast('1900-01-01' as date)", 'observations.window_start', 'day'
+) ~ ')' %}
 -- Sum of squared distances of the days 0 .. n-1 from their mean.
 {% set spread = window_days * (window_days * window_days - 1) / 12 %}
 
@@ -20,42 +23,9 @@ coverage as (
 
 ),
 
-in_window as (
-
-    select
-        *,
-        {{ dbt.datediff('activity_date', 'as_of_date', 'day') }}
-            as days_ago
-    from {{ ref('int_observed_activity') }}
-    where is_in_window = 1
-
-),
-
 sums as (
 
-    select
-        student_id,
-        course_run_id,
-        as_of_date,
-        sum(case
-            when days_ago <= {{ half }} and study_facts > 0 then 1 else 0
-        end) as late_active_days,
-        sum(case
-            when days_ago > {{ window_days - half }} and study_facts > 0 then 1
-            else 0
-        end) as early_active_days,
-        sum(case when days_ago <= {{ half }} then study_facts else 0 end)
-            as late_facts,
-        sum(case
-            when days_ago > {{ window_days - half }} then study_facts else 0
-        end) as early_facts,
-        sum(study_facts) as facts,
-        sum(study_facts * ({{ window_days }} - days_ago)) as facts_by_day
-    from in_window
-    group by
-        student_id,
-        course_run_id,
-        as_of_date
+    select * from {{ ref('int_observed_sums') }}
 
 ),
 
@@ -69,21 +39,21 @@ features as (
             'sums.late_active_days - sums.early_active_days', 'study'
         ) }} as velocity_active_days_change,
         {{ ratio(
-            'sums.late_facts - sums.early_facts',
-            'sums.late_facts + sums.early_facts'
+            'sums.late_study_facts - sums.early_study_facts',
+            'sums.late_study_facts + sums.early_study_facts'
         ) }} as velocity_activity_change,
         case
             when coverage.study_known_from < observations.as_of_date
                 then (
-                    {{ as_number('coalesce(sums.facts_by_day, 0)') }}
-                    - {{ as_number('coalesce(sums.facts, 0)') }} * {{ mean_day }}
+                    {{ as_number('sums.window_study_facts_by_day'
+                        ~ ' - sums.window_study_facts * ' ~ first_day) }}
+                    - {{ as_number('sums.window_study_facts') }} * {{ mean_day }}
                 ) / {{ spread }}
         end as velocity_activity_slope
     from observations
-    left join sums
+    inner join sums
         on
-            observations.student_id = sums.student_id
-            and observations.course_run_id = sums.course_run_id
+            observations.enrollment_number = sums.enrollment_number
             and observations.as_of_date = sums.as_of_date
     left join coverage
         on observations.activity_scope_id = coverage.activity_scope_id

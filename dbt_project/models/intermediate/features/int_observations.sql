@@ -6,7 +6,7 @@ with
 
 points as (
 
-    select * from {{ ref('int_prediction_points') }}
+    select * from {{ ref('int_points_to_build') }}
 
 ),
 
@@ -38,6 +38,7 @@ asked as (
 observations as (
 
     select
+        enrollments.enrollment_number,
         enrollments.student_id,
         enrollments.course_id,
         enrollments.course_run_id,

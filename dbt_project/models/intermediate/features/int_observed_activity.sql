@@ -1,62 +1,71 @@
--- What an observation may see of its enrollment's activity: one row per
--- observation and active day before as_of_date that was known by then.
+-- Activity of the enrollments that are observed, by number instead of name.
 
 with
 
-observations as (
+enrollments as (
 
-    select * from {{ ref('int_observations') }}
+    select distinct
+        enrollment_number,
+        student_id,
+        course_run_id,
+        peer_group_id
+    from {{ ref('int_observations') }}
 
 ),
 
 activity as (
 
-    select * from {{ ref('int_enrollment_activity') }}
+    select
+        enrollments.enrollment_number,
+        enrollments.peer_group_id,
+        activity.*
+    from {{ ref('int_enrollment_activity') }} as activity
+    inner join enrollments
+        on
+            activity.student_id = enrollments.student_id
+            and activity.course_run_id = enrollments.course_run_id
 
 ),
 
-observed as (
+-- A day of which several reports arrive is studied from the first on that says so.
+observed_activity as (
 
     select
-        observations.student_id,
-        observations.course_run_id,
-        observations.as_of_date,
-        activity.activity_date,
-        max(case
-            when activity.activity_date >= observations.window_start then 1
+        enrollment_number,
+        peer_group_id,
+        activity_date,
+        known_date,
+        case
+            when
+                study_facts > 0
+                and row_number() over (
+                    partition by enrollment_number, activity_date
+                    order by
+                        case when study_facts > 0 then 0 else 1 end,
+                        known_date
+                ) = 1
+                then 1
             else 0
-        end) as is_in_window,
-        sum(activity.study_facts) as study_facts,
-        sum(activity.events) as events,
-        sum(activity.quantity) as quantity,
-        sum(activity.sessions) as sessions,
-        sum(activity.minutes) as minutes,
-        sum(activity.lessons_started) as lessons_started,
-        sum(activity.lessons_finished) as lessons_finished,
-        sum(activity.progress_gained) as progress_gained,
-        sum(activity.quiz_answers) as quiz_answers,
-        sum(activity.quiz_judged) as quiz_judged,
-        sum(activity.quiz_correct) as quiz_correct,
-        sum(activity.first_attempt_judged) as first_attempt_judged,
-        sum(activity.first_attempt_correct) as first_attempt_correct,
-        sum(activity.items) as items,
-        sum(activity.activity_kinds) as activity_kinds,
-        sum(activity.timed_facts) as timed_facts,
-        sum(activity.evening_facts) as evening_facts
-    from observations
-    inner join activity
-        on
-            observations.student_id = activity.student_id
-            and observations.course_run_id = activity.course_run_id
-    where
-        activity.activity_date < observations.as_of_date
-        and activity.known_date < observations.as_of_date
-    group by
-        observations.student_id,
-        observations.course_run_id,
-        observations.as_of_date,
-        activity.activity_date
+        end as is_new_study_day,
+        study_facts,
+        events,
+        quantity,
+        sessions,
+        minutes,
+        lessons_started,
+        lessons_finished,
+        progress_gained,
+        quiz_answers,
+        quiz_judged,
+        quiz_correct,
+        first_attempt_judged,
+        first_attempt_correct,
+        items,
+        activity_kinds,
+        timed_facts,
+        evening_facts
+    from activity
 
 )
 
-select * from observed
+select * from observed_activity

@@ -1,5 +1,3 @@
-{{ config(materialized='view') }}
-
 -- Missed: not handed in by the due time plus grace.
 
 with

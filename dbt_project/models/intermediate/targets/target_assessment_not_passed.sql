@@ -1,5 +1,3 @@
-{{ config(materialized='view') }}
-
 -- Not passed: not handed in by the due time plus grace, or first attempt not
 -- passed. What was handed in but not graded when the label matures has no label.
 

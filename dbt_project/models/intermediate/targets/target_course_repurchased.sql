@@ -1,5 +1,3 @@
-{{ config(materialized='view') }}
-
 -- Repurchased: after the first attempt's sitting the student buys the same
 -- course again within the horizon. The proxy for a failed exam where grades are
 -- not to be had.

@@ -12,6 +12,13 @@ repeated_events as (
 
 ),
 
+repeated_ids as (
+
+    select distinct event_id as repeated_event_id
+    from repeated_events
+
+),
+
 activity_events as (
 
     select
@@ -25,12 +32,8 @@ activity_events as (
         loaded_at,
         rejected_because
     from events
-    where
-        not exists (
-            select 1
-            from repeated_events
-            where repeated_events.event_id = events.event_id
-        )
+    left join repeated_ids on events.event_id = repeated_ids.repeated_event_id
+    where repeated_ids.repeated_event_id is null
 
     union all
 

@@ -2,7 +2,8 @@
 
 -- Which courses does a subscription to all courses give? Those that the student
 -- touches under it. A fact counts when it was known, if it happened within the
--- unbroken run of such subscriptions.
+-- unbroken run of such subscriptions. Activity is taken from its days: where a
+-- subscription begins between two facts of one day, the touch is its first instant.
 
 with
 
@@ -27,9 +28,10 @@ facts as (
     select
         student_id,
         course_id,
-        occurred_at,
-        known_at
-    from {{ ref('platform__activity') }}
+        last_occurred_at,
+        first_known_at,
+        last_known_at
+    from {{ ref('int_daily_activity') }}
     where course_id is not null
 
     union all
@@ -37,8 +39,9 @@ facts as (
     select
         bookings.student_id,
         assessment_courses.course_id,
-        bookings.booked_at as occurred_at,
-        bookings.booked_at as known_at
+        bookings.booked_at as last_occurred_at,
+        bookings.booked_at as first_known_at,
+        bookings.booked_at as last_known_at
     from {{ ref('platform__bookings') }} as bookings
     inner join assessment_courses
         on bookings.assessment_id = assessment_courses.assessment_id
@@ -48,8 +51,9 @@ facts as (
     select
         results.student_id,
         assessment_courses.course_id,
-        results.submitted_at as occurred_at,
-        results.submitted_at as known_at
+        results.submitted_at as last_occurred_at,
+        results.submitted_at as first_known_at,
+        results.submitted_at as last_known_at
     from {{ ref('platform__results') }} as results
     inner join assessment_courses
         on results.assessment_id = assessment_courses.assessment_id
@@ -63,14 +67,14 @@ course_touches as (
         spells.student_id,
         facts.course_id,
         spells.run_started_at,
-        min(facts.known_at) as touched_at
+        min(greatest(facts.first_known_at, spells.started_at)) as touched_at
     from facts
     inner join spells
         on
             facts.student_id = spells.student_id
-            and facts.occurred_at >= spells.run_started_at
-            and facts.known_at >= spells.started_at
-            and facts.known_at < spells.ended_at
+            and facts.last_occurred_at >= spells.run_started_at
+            and facts.last_known_at >= spells.started_at
+            and facts.first_known_at < spells.ended_at
     group by
         spells.subscription_id,
         spells.student_id,

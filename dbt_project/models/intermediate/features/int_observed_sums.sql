@@ -1,0 +1,313 @@
+-- What each observation sees of its enrollment's activity, added up: to date, in
+-- the window, and in the two halves of it.
+--
+-- A day of activity is counted when it comes into view, and again when it leaves the
+-- window or a half of it: each time on the next day on which its peers are observed.
+-- A sum is the running total of what has come less what has left, so that its cost
+-- does not grow with the number of observations that see the same day.
+
+{% set window_days = setting('observation_window_days') %}
+{% set half = window_days // 2 %}
+-- After how many days activity leaves: the window, its late half, and all of it but
+-- its early half (the same where the window has an even number of days).
+{% set leaving = {'window': window_days, 'late': half, 'rest': window_days - half} %}
+{% set rest = 'late' if leaving.late == leaving.rest else 'rest' %}
+{% if rest == 'late' %}{% do leaving.pop('rest') %}{% endif %}
+
+{% set weekdays = ['weekday_0', 'weekday_1', 'weekday_2', 'weekday_3', 'weekday_4',
+    'weekday_5', 'weekday_6'] %}
+{% set of_halves = ['active_days', 'study_facts'] %}
+{% set of_window = of_halves + [
+    'study_facts_by_day', 'events', 'quantity', 'sessions', 'minutes',
+    'lessons_started', 'lessons_finished', 'progress_gained', 'quiz_answers',
+    'quiz_judged', 'quiz_correct', 'first_attempt_judged', 'first_attempt_correct',
+    'items', 'activity_kinds',
+] %}
+{% set to_date = of_window + ['timed_facts', 'evening_facts'] + weekdays %}
+
+with
+
+observations as (
+
+    select * from {{ ref('int_observations') }}
+
+),
+
+activity as (
+
+    select
+        *,
+        is_new_study_day as active_days,
+        study_facts * {{ dbt.datediff(
+            "cast('1900-01-01' as date)", 'activity_date', 'day'
+        ) }} as study_facts_by_day,
+        {% for name in weekdays %}
+        case
+            when {{ weekday('activity_date') }} = {{ loop.index0 }}
+                then is_new_study_day
+        end as {{ name }},
+        {% endfor %}
+        case when is_new_study_day = 1 then activity_date end as study_date
+    from {{ ref('int_observed_activity') }}
+
+),
+
+offsets as (
+
+    {{ rows_of([0] + leaving.values() | list, 'offset_days') }}
+
+),
+
+days as (
+
+    select
+        peer_group_id,
+        activity_date as day
+    from activity
+
+    union
+
+    select
+        peer_group_id,
+        known_date as day
+    from activity
+
+),
+
+moved_days as (
+
+    select
+        days.peer_group_id,
+        days.day,
+        offsets.offset_days,
+        {{ add_days('days.day', 'offsets.offset_days') }} as moved_to,
+        cast(null as date) as as_of_date
+    from days
+    cross join offsets
+
+    union all
+
+    select distinct
+        observations.peer_group_id,
+        cast(null as date) as day,
+        offsets.offset_days,
+        observations.as_of_date as moved_to,
+        observations.as_of_date
+    from observations
+    cross join offsets
+
+),
+
+-- The first day of observation after a day, so many days on.
+next_observed as (
+
+    select
+        peer_group_id,
+        day,
+        offset_days,
+        min(as_of_date) over (
+            partition by peer_group_id, offset_days
+            order by moved_to, case when day is null then 0 else 1 end, day
+            rows between 1 following and unbounded following
+        ) as next_date
+    from moved_days
+
+),
+
+next_dates as (
+
+    select
+        peer_group_id,
+        day,
+        max(case when offset_days = 0 then next_date end) as seen_on
+        {%- for name, days in leaving.items() %},
+        max(case when offset_days = {{ days }} then next_date end)
+            as {{ name }}_over_on
+        {%- endfor %}
+    from next_observed
+    where day is not null
+    group by
+        peer_group_id,
+        day
+
+),
+
+-- Nothing leaves before it has come.
+placed as (
+
+    select
+        activity.*,
+        known.seen_on
+        {%- for name in leaving %},
+        case
+            when happened.{{ name }}_over_on >= known.seen_on
+                then happened.{{ name }}_over_on
+            when happened.{{ name }}_over_on < known.seen_on then known.seen_on
+        end as {{ name }}_over_on
+        {%- endfor %}
+    from activity
+    inner join next_dates as known
+        on
+            activity.peer_group_id = known.peer_group_id
+            and activity.known_date = known.day
+    inner join next_dates as happened
+        on
+            activity.peer_group_id = happened.peer_group_id
+            and activity.activity_date = happened.day
+    where known.seen_on is not null
+
+),
+
+come as (
+
+    select
+        enrollment_number,
+        seen_on as as_of_date,
+        {% for name in to_date %}
+        sum({{ name }}) as {{ name }},
+        {% endfor %}
+        min(study_date) as first_date,
+        max(study_date) as last_date
+    from placed
+    group by
+        enrollment_number,
+        seen_on
+
+),
+
+{% for move in leaving %}
+left_{{ move }} as (
+
+    select
+        enrollment_number,
+        {{ move }}_over_on as as_of_date,
+        {% for name in (of_window if move == 'window' else of_halves) %}
+        sum({{ name }}) as {{ name }}{% if not loop.last %},{% endif %}
+
+        {% endfor %}
+    from placed
+    where {{ move }}_over_on is not null
+    group by
+        enrollment_number,
+        {{ move }}_over_on
+
+),
+
+{% endfor %}
+-- What changes on a day on which its own enrollment is not observed stays in the
+-- running totals.
+days_of_change as (
+
+    select
+        enrollment_number,
+        as_of_date
+    from observations
+
+    union
+
+    select
+        enrollment_number,
+        as_of_date
+    from come
+    {% for move in leaving %}
+
+    union
+
+    select
+        enrollment_number,
+        as_of_date
+    from left_{{ move }}
+    {% endfor %}
+
+),
+
+changes as (
+
+    select
+        days_of_change.enrollment_number,
+        days_of_change.as_of_date,
+        {% for name in to_date %}
+        come.{{ name }},
+        {% endfor %}
+        {% for name in of_window %}
+        left_window.{{ name }} as left_window_{{ name }},
+        {% endfor %}
+        {% for move in leaving if move != 'window' %}
+        {% for name in of_halves %}
+        left_{{ move }}.{{ name }} as left_{{ move }}_{{ name }},
+        {% endfor %}
+        {% endfor %}
+        come.first_date,
+        come.last_date
+    from days_of_change
+    left join come
+        on
+            days_of_change.enrollment_number = come.enrollment_number
+            and days_of_change.as_of_date = come.as_of_date
+    {% for move in leaving %}
+    left join left_{{ move }}
+        on
+            days_of_change.enrollment_number = left_{{ move }}.enrollment_number
+            and days_of_change.as_of_date = left_{{ move }}.as_of_date
+    {% endfor %}
+
+),
+
+totals as (
+
+    select
+        enrollment_number,
+        as_of_date,
+        {% for name in to_date %}
+        coalesce(sum({{ name }}) over so_far, 0) as {{ name }},
+        {% endfor %}
+        {% for name in of_window %}
+        coalesce(sum(left_window_{{ name }}) over so_far, 0)
+            as left_window_{{ name }},
+        {% endfor %}
+        {% for move in leaving if move != 'window' %}
+        {% for name in of_halves %}
+        coalesce(sum(left_{{ move }}_{{ name }}) over so_far, 0)
+            as left_{{ move }}_{{ name }},
+        {% endfor %}
+        {% endfor %}
+        min(first_date) over so_far as first_date,
+        max(last_date) over so_far as last_date
+    from changes
+    window so_far as (
+        partition by enrollment_number
+        order by as_of_date
+        rows between unbounded preceding and current row
+    )
+
+),
+
+observed_sums as (
+
+    select
+        observations.enrollment_number,
+        observations.student_id,
+        observations.course_run_id,
+        observations.as_of_date,
+        {% for name in to_date %}
+        totals.{{ name }},
+        {% endfor %}
+        {% for name in of_window %}
+        totals.{{ name }} - totals.left_window_{{ name }} as window_{{ name }},
+        {% endfor %}
+        {% for name in of_halves %}
+        totals.{{ name }} - totals.left_late_{{ name }} as late_{{ name }},
+        totals.left_{{ rest }}_{{ name }} - totals.left_window_{{ name }}
+            as early_{{ name }},
+        {% endfor %}
+        totals.first_date,
+        totals.last_date
+    from observations
+    inner join totals
+        on
+            observations.enrollment_number = totals.enrollment_number
+            and observations.as_of_date = totals.as_of_date
+
+)
+
+select * from observed_sums

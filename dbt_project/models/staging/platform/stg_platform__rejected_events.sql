@@ -1,0 +1,75 @@
+{{
+    config(
+        materialized='incremental' if builds_incrementally() else 'table',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook=['{{ delete_forgotten(this) }}', '{{ delete_known_again() }}'],
+    )
+}}
+
+-- The events that were rejected, as a table, so that a later run need not look at
+-- every event again; those without a valid time it does.
+
+with
+
+checked as (
+
+    select
+        *,
+        greatest(occurred_at, coalesce(loaded_at, occurred_at)) as known_at
+    from {{ ref('stg_platform__checked_events') }}
+    where rejected_because is not null
+
+),
+
+copies as (
+
+    select
+        *,
+        'event_id is repeated' as repeated
+    from {{ ref('stg_platform__repeated_events') }}
+    where
+        rejected_because is null
+        and copy_number > 1
+
+),
+
+rejected as (
+
+    select
+        event_id,
+        student_id,
+        item_id,
+        known_at,
+        rejected_because as reason
+    from checked
+
+    union all
+
+    select
+        event_id,
+        student_id,
+        item_id,
+        known_at,
+        repeated as reason
+    from copies
+
+),
+
+rejected_events as (
+
+    select
+        student_id,
+        {{ record_key(platform_tables()['activity_events']) }} as record_key,
+        reason,
+        cast(known_at as date) as known_date
+    from rejected
+    {% if is_incremental() %}
+    where
+        known_at is null
+        or known_at >= cast('{{ known_again_from() }}' as {{ dbt.type_timestamp() }})
+    {% endif %}
+
+)
+
+select * from rejected_events
