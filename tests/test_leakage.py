@@ -141,11 +141,11 @@ def test_every_table_was_changed_from_the_day_on(
 
 def peek_at_activity(project: Path) -> None:
     """Let activity of the as-of day itself into the features."""
-    model = "intermediate/features/int_observed_activity.sql"
+    model = "intermediate/features/int_observed_sums.sql"
     replace(
         project / "dbt_project/models" / model,
-        "< observations.as_of_date",
-        "<= observations.as_of_date",
+        "order by moved_to, case when day is null then 0 else 1 end, day",
+        "order by moved_to, case when day is null then 1 else 0 end, day",
     )
 
 

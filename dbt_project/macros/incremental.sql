@@ -161,10 +161,9 @@
         ],
         ref('int_sittings'): [
             'student_id', 'course_run_id', 'assessment_id',
-            known_by('submitted_at', day), known_by('graded_at', day),
+            'submitted_at', known_by('graded_at', day),
             'case when graded_at < ' ~ day ~ ' then score end',
             'case when graded_at < ' ~ day ~ ' then passed end',
-            known_by('first_result_at', day),
         ],
         canonical('purchases'): [
             'purchase_id', 'student_id', 'course_id', 'purchased_at',
@@ -175,16 +174,18 @@
             'student_id', 'course_run_id', 'attribute', 'value',
         ],
     } %}
-    {% set began = {
+    {% set known_from = {
         ref('int_enrollments'): 'began_at',
         ref('int_due_versions'): 'greatest(began_at, coalesce(known_from, began_at))',
+        ref('int_sittings'): 'submitted_at',
         canonical('purchases'): 'purchased_at',
     } %}
     {% set sums = [] %}
     {% for relation, columns in parts.items() %}
         {% do sums.append(
             '(select coalesce(sum(' ~ row_hash(columns) ~ '), 0) from ' ~ relation
-            ~ (' where ' ~ began[relation] ~ ' < ' ~ day if relation in began else '')
+            ~ (' where ' ~ known_from[relation] ~ ' < ' ~ day
+                if relation in known_from else '')
             ~ ')'
         ) %}
     {% endfor %}

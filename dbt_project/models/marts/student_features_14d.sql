@@ -10,6 +10,8 @@
 }}
 
 -- One row per prediction point: the key, then what was known before as_of_date.
+-- depends_on: {{ ref('int_rebuild_from') }}
+-- depends_on: {{ ref('int_prediction_points') }}
 
 with
 

@@ -1,0 +1,289 @@
+"""A daily run ends where a full refresh would, and says when it has to read all.
+
+Two deliveries of the same platform are made: what was known on a day, and all of it
+with events that arrive late and events that arrive twice. A warehouse that was built
+from the first and built again from the second must hold what one built from the
+second alone holds: every row of every table.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from dbt.cli.main import dbtRunner
+
+from ml.settings import PROJECT_ROOT
+from tests.leakage_data import write_platform
+from tests.pipeline import environment
+
+FIRST_UNTIL = "2025-12-19"  # the first delivery ends before this day
+DAILY_NAME = "int_daily_activity"
+DAILY = f"intermediate.{DAILY_NAME}"
+POINTS_TO_BUILD = "intermediate.int_points_to_build"
+REBUILD_FROM = "intermediate.int_rebuild_from"
+BUILD = ("build", "--exclude-resource-type", "unit_test", "test")
+
+# What of each table the first delivery has. What happens later to a row that is there
+# already (a withdrawal, a grade) is not in it yet.
+FIRST_DELIVERY = {
+    "students": "select * from raw",
+    "student_contacts": "select * from raw",
+    "courses": "select * from raw",
+    "lessons": "select * from raw",
+    "assessments": "select * from raw",
+    "assessment_bookings": "select * from raw where booked_at < {until}",
+    "subscriptions": """
+        select * replace (
+            case when withdrawn_at < {until} then withdrawn_at end as withdrawn_at
+        ) from raw where created_at < {until} or created_at is null
+    """,
+    "lesson_progresses": "select * from raw where created_at < {until}",
+    "quiz_question_answers": "select * from raw where created_at < {until}",
+    "assessment_results": """
+        select * replace (
+            case when graded_at < {until} then graded_at end as graded_at,
+            case when {graded_at} < {until} then score end as score,
+            case when {graded_at} < {until} then passed end as passed
+        ) from raw where submitted_at < {until}
+    """,
+    "signed_in_events": "select * from raw where created_at < {until}",
+    "activity_events": """
+        select * from raw
+        where
+            greatest(occurred_at, coalesce(loaded_at, occurred_at)) < {until}
+            or occurred_at is null
+    """,
+}
+# What the second delivery has beside them: events of months ago that a phone held
+# back, and events that are there already, sent once more.
+LATE_EVENTS = """
+    select * replace (
+        'late-' || row_number() over (order by event_id) as event_id,
+        {until} + interval 2 day as loaded_at
+    ) from raw
+    where occurred_at < {until} - interval 60 day and hash(event_id) % 10 = 0
+"""
+REPEATED_EVENTS = """
+    select * replace ({until} + interval 1 day as loaded_at) from raw
+    where occurred_at < {until} and hash(event_id) % 10 = 0
+"""
+
+
+def deliver(raw: Path, into: Path, queries: dict[str, list[str]]) -> None:
+    """Write what each query selects from the table of its name."""
+    into.mkdir(exist_ok=True)
+    words = {
+        "until": f"timestamp '{FIRST_UNTIL}'",
+        # Where the source does not say, as var grading_delay_days has it.
+        "graded_at": "coalesce(graded_at, submitted_at + interval 14 day)",
+    }
+    with duckdb.connect() as connection:
+        for table, selects in queries.items():
+            source = f"(select * from read_parquet('{raw / table}.parquet'))"
+            union = " union all by name ".join(
+                "("
+                + select.format(**words).replace("from raw", f"from {source} as raw")
+                + ")"
+                for select in selects
+            )
+            file = into / f"{table}.parquet"
+            connection.execute(
+                f"copy (select * from ({union}) order by all) to '{file}.new'"
+                " (format parquet)"
+            )
+            Path(f"{file}.new").replace(file)
+
+
+class Builds:
+    """Builds of one project, which is parsed once; every warehouse reads `raw`."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.raw = folder / "raw"
+        self.patch = patch
+        patch.chdir(PROJECT_ROOT)
+        for name, value in self.environment("parse").items():
+            patch.setenv(name, value)
+        parsed = dbtRunner().invoke(["--quiet", "parse"])
+        assert parsed.success, parsed.exception
+        self.manifest = parsed.result
+
+    def environment(self, warehouse: str) -> dict[str, str]:
+        return environment(
+            self.folder / warehouse,
+            SOURCE_SYSTEM="platform",
+            DATA_RAW_PATH=str(self.raw),
+        )
+
+    def run(self, warehouse: str, delivery: Path, *command: str) -> str:
+        """What dbt says when it runs a command on a delivery."""
+        self.raw.unlink(missing_ok=True)
+        self.raw.symlink_to(delivery)
+        for name, value in self.environment(warehouse).items():
+            self.patch.setenv(name, value)
+        said: list[str] = []
+        runner = dbtRunner(
+            manifest=self.manifest,
+            callbacks=[lambda event: said.append(event.info.msg)],
+        )
+        done = runner.invoke(["--quiet", *command])
+        assert done.success, "\n".join(said)
+        return "\n".join(said)
+
+    def file(self, warehouse: str) -> Path:
+        return self.folder / warehouse / "warehouse.duckdb"
+
+    def value(self, warehouse: str, query: str) -> Any:
+        with duckdb.connect(str(self.file(warehouse)), read_only=True) as connection:
+            return connection.execute(query).fetchone()[0]
+
+    def differing_tables(self, left: str, right: str) -> list[str]:
+        """Tables that differ, with the number of rows that only one side has."""
+        with duckdb.connect() as connection:
+            for name, warehouse in {"l": left, "r": right}.items():
+                file = self.file(warehouse)
+                connection.execute(f"attach '{file}' as {name} (read_only)")
+            tables = connection.execute(
+                "select schema_name, table_name from duckdb_tables()"
+                " where database_name = 'r' order by all"
+            ).fetchall()
+            assert len(tables) > 50
+            return [
+                f"{schema}.{table}: {differing}"
+                for schema, table in tables
+                if table not in OF_ONE_RUN
+                and (differing := differing_rows(connection, schema, table))
+            ]
+
+
+# They say how a table was built, or what was computed in order to add it; what is
+# kept is in other tables.
+OF_ONE_RUN = {
+    "pipeline_settings",
+    "int_rebuild_from",
+    "int_points_to_build",
+    "int_observations",
+    "int_observed_activity",
+    "int_observed_sums",
+    "int_features_window",
+    "int_features_velocity",
+    "int_features_to_date",
+    "int_features_habits",
+    "int_features_record",
+    "int_features_relative",
+    "int_features_context",
+}
+
+
+def differing_rows(
+    connection: duckdb.DuckDBPyConnection, schema: str, table: str
+) -> int:
+    left, right = (f"select * from {side}.{schema}.{table}" for side in "lr")
+    return connection.execute(
+        f"select count(*) from (({left} except all {right})"
+        f" union all ({right} except all {left}))"
+    ).fetchone()[0]
+
+
+def deliver_more(raw: Path, into: Path, table: str, select: str) -> None:
+    """Write all tables again, one of them with more rows."""
+    queries = {name: ["select * from raw"] for name in FIRST_DELIVERY}
+    queries[table].append(select)
+    deliver(raw, into, queries)
+
+
+@pytest.fixture(scope="module")
+def deliveries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of the first delivery and of the second, which repeats it."""
+    folder = tmp_path_factory.mktemp("deliveries")
+    raw = folder / "raw"
+    write_platform(raw, students=120)
+    first, second = folder / "first", folder / "second"
+    deliver(raw, first, {table: [query] for table, query in FIRST_DELIVERY.items()})
+    whole = {table: ["select * from raw"] for table in FIRST_DELIVERY}
+    whole["activity_events"] += [LATE_EVENTS, REPEATED_EVENTS]
+    deliver(raw, second, whole)
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builds]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield Builds(tmp_path_factory.mktemp("builds"), patch)
+
+
+@pytest.fixture(scope="module")
+def said(builds: Builds, deliveries: tuple[Path, Path]) -> str:
+    """Build the first delivery, then the second; and the second alone. What dbt said
+    of the second."""
+    first, second = deliveries
+    builds.run("daily", first, *BUILD)
+    said = builds.run("daily", second, *BUILD)
+    builds.run("full", second, *BUILD)
+    return said
+
+
+def test_a_daily_run_ends_where_a_full_refresh_does(builds: Builds, said: str):
+    assert builds.differing_tables("daily", "full") == []
+
+
+def test_a_daily_run_computes_the_new_points_only(builds: Builds, said: str):
+    """Otherwise the comparison above would prove nothing."""
+    assert "built anew" not in said
+    points = builds.value("daily", "select count(*) from main.student_features_14d")
+    computed = builds.value("daily", f"select count(*) from {POINTS_TO_BUILD}")
+    assert 0 < computed < points / 5
+    assert builds.value("full", f"select count(*) from {POINTS_TO_BUILD}") == points
+
+
+def test_late_and_repeated_events_were_among_the_new(builds: Builds, said: str):
+    late = f"select count(*) from {DAILY} where known_date - activity_date > 50"
+    assert builds.value("daily", late) > 10
+    repeated = "select count(*) from quarantine.quarantine where reason = '{}'"
+    assert builds.value("daily", repeated.format("event_id is repeated")) > 10
+
+
+def test_a_result_of_months_ago_changes_the_record_since(
+    builds: Builds, said: str, deliveries: tuple[Path, Path], tmp_path: Path
+):
+    extra = (
+        "select * replace ('0' || result_id as result_id, 99 as score) from raw"
+        " where graded_at < {until} - interval 90 day and hash(result_id) % 10 = 0"
+    )
+    deliver_more(deliveries[1], tmp_path, "assessment_results", extra)
+    assert "built anew" not in builds.run("daily", tmp_path, *BUILD)
+    rebuild_from = f"select cast(rebuild_from as varchar) from {REBUILD_FROM}"
+    assert builds.value("daily", rebuild_from) == "1900-01-01"
+    builds.run("full", tmp_path, *BUILD)
+    assert builds.differing_tables("daily", "full") == []
+
+
+def test_an_event_of_months_ago_that_nothing_tells_of_makes_all_be_read(
+    builds: Builds, said: str, deliveries: tuple[Path, Path], tmp_path: Path
+):
+    extra = (
+        "select * replace ('x' as event_id, null as loaded_at) from raw"
+        " where occurred_at < {until} - interval 90 day order by event_id limit 1"
+    )
+    deliver_more(deliveries[1], tmp_path, "activity_events", extra)
+    builds.run("daily", deliveries[1], *BUILD)
+    said = builds.run("daily", tmp_path, "run", "--select", "stg_platform__students")
+    assert "ACTIVITY FROM BEFORE THE LOOK-BACK CHANGED" in said
+    missing = f"select count(*) from duckdb_tables() where table_name = '{DAILY_NAME}'"
+    assert builds.value("daily", missing) == 0
+
+
+def test_other_settings_make_all_anew(
+    builds: Builds, said: str, deliveries: tuple[Path, Path]
+):
+    command = ("run", "--select", "stg_platform__students")
+    assert "built anew" not in builds.run("full", deliveries[1], *command)
+    other = ("--vars", "{observation_window_days: 21}")
+    said = builds.run("full", deliveries[1], *command, *other)
+    assert "SETTINGS OR MODELS CHANGED" in said
+
+
+def test_the_project_is_where_the_fingerprint_looks_for_macros():
+    assert list(PROJECT_ROOT.glob("dbt_project/macros/*.sql"))
