@@ -1,16 +1,19 @@
-"""What tests share: a fresh clone in which `make run` has been run, and a browser."""
+"""What tests share: a clone in which `make run` has been run, a browser, a server."""
 
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from ml.settings import PROJECT_ROOT
 from tests.pipeline import environment
+from tests.postgresql import find_postgresql, postgresql
 
 # Begun last, they would run on while the other core has nothing to do.
 LONGEST_FIRST = ("test_end_to_end.py", "test_leakage.py", "test_oulad_staging.py")
@@ -77,6 +80,25 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(clone: Path) -> str:
     """What `make run` printed in the clone."""
     return shell(clone, "make run")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """A PostgreSQL server of this test session; yields a URL."""
+    programs = find_postgresql()
+    if programs is None:
+        pytest.skip("no PostgreSQL server on this machine (Debian: postgresql)")
+    with postgresql(programs) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_database(postgresql_server: str) -> str:
+    """The URL of an empty database."""
+    name = f"db_{uuid.uuid4().hex}"
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    return postgresql_server.removesuffix("postgres") + name
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""The published tables where BI tools live, other than files."""
