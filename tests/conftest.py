@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,13 +91,24 @@ def postgresql_server() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def postgresql_database(postgresql_server: str) -> str:
-    """The URL of an empty database."""
-    name = f"db_{uuid.uuid4().hex}"
+@pytest.fixture(scope="session")
+def postgresql_second_database(postgresql_server: str) -> str:
+    """The URL of a database in which nothing is kept from test to test."""
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    return postgresql_server.removesuffix("postgres") + name
+        connection.execute("create database emptied")
+    return postgresql_server.removesuffix("postgres") + "emptied"
+
+
+@pytest.fixture
+def postgresql_database(postgresql_second_database: str) -> str:
+    """The URL of a database without tables; emptied, as making one takes longer."""
+    with psycopg.connect(postgresql_second_database) as connection:
+        for (schema,) in connection.execute(
+            "select nspname::regnamespace::text from pg_namespace"
+            " where nspname !~ '^(pg_.*|information_schema|public)$'"
+        ).fetchall():
+            connection.execute(f"drop schema {schema} cascade")
+    return postgresql_second_database
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ml.settings import UserError
+import psycopg
+from psycopg import errors, sql
 
-try:
-    import psycopg
-    from psycopg import errors, sql
-except ImportError:
-    raise UserError(
-        "PUBLISH_POSTGRES_URL needs a driver that is not installed: "
-        "`pip install '.[postgres]'`."
-    ) from None
+from ml.settings import UserError
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,10 @@
 import json
 import logging
 import os
+import random
+import re
 import time
+from itertools import count
 
 from psycopg import errors, sql
 
@@ -14,9 +17,9 @@ from ml.settings import PROJECT_ROOT
 
 log = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 2.0
-# Longest a reader waits for a publication that waits for other readers.
-LONGEST_WAIT_MS = 500
+# How long an attempt to keep readers out may wait for them, while others wait for it;
+# and which attempts wait long.
+SHORT_WAIT_MS, LONG_WAIT_MS, LONG_EVERY = 10, 500, 20
 
 # Column (or nothing), privilege, role and whether it may be passed on.
 Grant = tuple[str, str, str, bool]
@@ -171,48 +174,62 @@ def _keep_readers_out(
 ) -> None:
     """Lock all of them, or wait with none.
 
-    A publisher that held some while it waited for others would keep readers waiting,
-    and a reader that waits longer than `deadlock_timeout` may be the one whose query
-    PostgreSQL ends. So each attempt is shorter than that, and lets go of everything.
+    While it waits for one with others in hand, readers of those wait too, and one that
+    waits longer than `deadlock_timeout` may have its query ended by PostgreSQL. So an
+    attempt is shorter than that and lets go of everything: most are so short that
+    nobody notices, and find a moment between transactions; now and then a longer one
+    has queries end while new ones wait. The next begins with what could not be had:
+    readers in transactions open their tables in an order, and who locks the first of
+    these keeps new transactions from beginning.
     """
-    if not relations:
-        return
+    names = [relation.as_string(connection) for relation in relations]
     found = connection.execute(
         "select setting::int from pg_settings where name = 'deadlock_timeout'"
     ).fetchone()
-    wait = min(LONGEST_WAIT_MS, (found or (0,))[0] // 2 or LONGEST_WAIT_MS)
-    lock = sql.SQL("lock table {} in access exclusive mode").format(
-        sql.SQL(", ").join(relations)
-    )
+    longest = min(LONG_WAIT_MS, found[0] // 2) if found else LONG_WAIT_MS
     deadline = time.monotonic() + patience
-    while True:
-        try:
-            with connection.transaction():
-                connection.execute(
-                    sql.SQL("set local statement_timeout = {}").format(
-                        sql.Literal(wait)
-                    )
-                )
-                connection.execute(lock)
-        except errors.QueryCanceled:
-            holders = _holders(connection, relations)
-            if time.monotonic() >= deadline:
-                raise NotPublished(
-                    f"Readers have kept the views in use for {patience:.0f} seconds: "
-                    f"{holders}. What readers see is as it was. End these transactions "
-                    "(`select pg_terminate_backend(PID)`) or wait for them, and run "
-                    "this again."
-                ) from None
-            log.info("Waiting for readers: %s", holders)
-            time.sleep(min(PAUSE_SECONDS, max(0.0, deadline - time.monotonic())))
-            continue
-        connection.execute("set local statement_timeout = 0")
-        return
+    for attempt in count(1):
+        is_long = attempt % LONG_EVERY == 0
+        wait = longest if is_long else SHORT_WAIT_MS
+        busy = _try_lock(connection, names, wait)
+        if not busy:
+            return
+        if time.monotonic() >= deadline:
+            raise NotPublished(
+                f"Readers have kept the views in use for {patience:.0f} seconds: "
+                f"{_holders(connection, names)}. What readers see is as it was. End "
+                "these transactions (`select pg_terminate_backend(PID)`) or wait for "
+                "them, and run this again."
+            )
+        if is_long:
+            log.info("Waiting for readers: %s", _holders(connection, names))
+        names.sort(key=lambda name: name != busy)
+        # Not in step with readers that come again and again.
+        time.sleep(wait / 1000 * random.uniform(1, 3))
 
 
-def _holders(connection: Connection, relations: list[sql.Identifier]) -> str:
+def _try_lock(connection: Connection, names: list[str], wait: int) -> str:
+    """Lock them in this order; returns which could not be had in time, if any."""
+    # One statement, so that the limit is for all of them, and one round trip.
+    lock = sql.SQL(
+        "do $$ declare name text; begin foreach name in array {}::text[] loop"
+        " execute 'lock table ' || name || ' in access exclusive mode';"
+        " end loop; end $$"
+    ).format(sql.Literal(names))
+    limit = sql.SQL("set local statement_timeout = {}").format(sql.Literal(wait))
+    try:
+        with connection.transaction():
+            connection.execute(limit)
+            connection.execute(lock)
+    except errors.QueryCanceled as error:
+        busy = re.search(r"lock table (.+) in access", error.diag.context or "")
+        return busy[1] if busy else names[0]
+    connection.execute("set local statement_timeout = 0")
+    return ""
+
+
+def _holders(connection: Connection, names: list[str]) -> str:
     """Who reads them, and since when; never what is read."""
-    names = [relation.as_string(connection) for relation in relations]
     rows = connection.execute(
         "select distinct pid, usename, application_name,"
         " extract(epoch from now() - xact_start)::int"
