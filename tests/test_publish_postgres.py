@@ -738,13 +738,17 @@ def test_a_table_that_is_not_published_any_more_is_gone(
     assert not any("brief" in name for name in held(url))
 
 
-def test_a_role_without_rights_is_told(warehouse: Path, url: str, analyst: str) -> None:
+def test_a_role_without_rights_is_told(
+    warehouse: Path, url: str, analyst: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(NotPublished, match="permission denied for database"):
         publish(warehouse, analyst)
     for schema in (*SCHEMAS, HELD_IN):
         query(url, f"create schema {schema} authorization analyst")
     publish(warehouse, analyst)
     assert versions(analyst)[0] == 1
+    withdraw(analyst, of_student, {"student": "s7"})
+    assert "have the owner of the database run `vacuum full" in caplog.text
 
 
 # ---------------------------------------------------------------- leaving out

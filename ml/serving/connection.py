@@ -33,11 +33,12 @@ class NotPublished(UserError):
 
 
 @contextmanager
-def connect(url: str) -> Iterator[Connection]:
+def connect(url: str, autocommit: bool = False) -> Iterator[Connection]:
     """One transaction; its errors tell neither a password nor a published value."""
     try:
         with psycopg.connect(
             url,
+            autocommit=autocommit,
             # Poolers hand a connection to others, who have not prepared anything.
             prepare_threshold=None,
             client_encoding="utf8",
@@ -45,7 +46,8 @@ def connect(url: str) -> Iterator[Connection]:
             connect_timeout=10,
         ) as connection:
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-            connection.execute(SESSION)
+            if not autocommit:
+                connection.execute(SESSION)
             yield connection
     except psycopg.Error as error:
         raise NotPublished(

@@ -8,6 +8,7 @@ publication or the next, also in a transaction of several queries, and whatever 
 publication leaves nothing behind. docs/serving.md has the reasons.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from ml.serving.views import (
     shown_tables,
 )
 from ml.warehouse import open_warehouse
+
+log = logging.getLogger(__name__)
 
 # How long readers that keep the views in use are waited for.
 PATIENCE_SECONDS = 600.0
@@ -112,6 +115,24 @@ def withdraw(
             changed = {new.table.full_name for new in stored}
             kept = {old.held_in for name, old in shown.items() if name not in changed}
             show(connection, stored, kept, patience)
+    _forget_statistics(url)
+
+
+def _forget_statistics(url: str) -> None:
+    """What the planner knew of dropped tables, most frequent values among it.
+
+    Always: a run that was cut off may have left it.
+    """
+    refused: list[object] = []
+    with connect(url, autocommit=True) as connection:
+        connection.add_notice_handler(refused.append)
+        connection.execute("vacuum full pg_statistic")
+    if refused:
+        log.warning(
+            "PostgreSQL may keep values of deleted rows in its statistics until they "
+            "are cleaned: have the owner of the database run `vacuum full "
+            "pg_statistic` there."
+        )
 
 
 def rows_about(
