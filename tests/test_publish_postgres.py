@@ -654,6 +654,24 @@ def test_grants_and_views_survive(warehouse: Path, url: str, analyst: str) -> No
         query(analyst, f'select * from {HELD_IN}."2_1_ml_big"')
 
 
+def test_the_grants_of_the_documentation_are_enough(warehouse: Path, url: str) -> None:
+    page = (PROJECT_ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    setup, grants = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    try:
+        query(url, setup)
+        publish(warehouse, url.replace("postgres@", "publisher@"))
+        query(url, grants)
+        query(url, "create role ada login in role analysts")
+        change(warehouse, "create table ml.new as select 'a table to come' as words")
+        publish(warehouse, url.replace("postgres@", "publisher@"))
+        ada = url.replace("postgres@", "ada@")
+        assert versions(ada)[0] == 1
+        assert query(ada, "select words from ml.new") == [("a table to come",)]
+    finally:
+        query(url, "drop owned by publisher, analysts cascade")
+        query(url, "drop role if exists ada, publisher, analysts")
+
+
 def acl(url: str, view: str) -> set[tuple]:
     return set(
         query(
