@@ -668,7 +668,8 @@ def test_the_grants_of_the_documentation_are_enough(warehouse: Path, url: str) -
         assert versions(ada)[0] == 1
         assert query(ada, "select words from ml.new") == [("a table to come",)]
     finally:
-        query(url, "drop owned by publisher, analysts cascade")
+        query(url, "drop owned by publisher cascade")
+        query(url, "drop owned by analysts cascade")
         query(url, "drop role if exists ada, publisher, analysts")
 
 
