@@ -51,6 +51,10 @@ run: install ## Sample data (or yours) to flags, drafts, report and snapshot
 	@echo "[7/7] summary"
 	@$(PY) -m ml.summary
 
+.PHONY: publish
+publish: install ## Publish for BI tools: files, or TARGET=postgres
+	@$(PY) -m ml.publish $(if $(TARGET),--target $(TARGET))
+
 .PHONY: test
 test: install ## Everything that checks
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 """A person's rights: everything held about one student, exported or forgotten.
 
 Places are found in catalogs, not in lists: every table of the warehouse, of each
-published snapshot and of the store that has a column for a student's id or a
-message's, every dropped file and every mail in MAIL_FOLDER. docs/privacy.md says
-what is where, and what is kept.
+published snapshot, of the copy in PostgreSQL and of the store that has a column for a
+student's id or a message's, every dropped file and every mail in MAIL_FOLDER.
+docs/privacy.md says what is where, and what is kept.
 """
 
 import json
@@ -48,11 +48,11 @@ from ml.warehouse import (
 
 ADDRESS_HEADERS = ("From", "To", "Cc", "Reply-To")
 # What makes a row one about the student, by the name of a column. A rejected row is
-# told by its ids: `student_id=7, lesson_id=?`.
+# told by its ids: `student_id=7, lesson_id=?`. DuckDB and PostgreSQL read them alike.
 CONDITIONS = dict.fromkeys(STUDENT_COLUMNS, "trim(cast({} as varchar)) = $student")
-CONDITIONS["message_id"] = "list_contains($messages, {})"
+CONDITIONS["message_id"] = "{} = any($messages)"
 CONDITIONS["record_key"] = " or ".join(
-    f"contains(', ' || {{}} || ', ', ', {name}=' || $student || ', ')"
+    f"strpos(', ' || {{}} || ', ', ', {name}=' || $student || ', ') > 0"
     for name in STUDENT_COLUMNS
 )
 Rows = list[dict[str, Any]]
@@ -126,6 +126,8 @@ def find_everything(store: Store, settings: Settings, student_id: str) -> Everyt
         with duckdb.connect(str(snapshot / DATABASE), read_only=True) as connection:
             rows = _rows_of_database(connection, person)
             places[f"published snapshot {snapshot.name}"] = rows
+    if settings.publish_postgres_url.get_secret_value():
+        places["PostgreSQL"] = _rows_of_postgres(settings, person)
     places["files"] = {
         str(path): [json.loads(path.read_text(encoding="utf-8"))]
         for path in _dropped_files(settings, person)
@@ -151,6 +153,8 @@ def _find_person(store: Store, settings: Settings, student_id: str) -> Person:
     for snapshot in snapshots_of(settings.data_processed_path):
         with duckdb.connect(str(snapshot / DATABASE), read_only=True) as connection:
             rows += chain(*_rows_of_database(connection, person).values())
+    if settings.publish_postgres_url.get_secret_value():
+        rows += chain(*_rows_of_postgres(settings, person).values())
     found.update(row["message_id"] for row in rows if row.get("message_id"))
     addresses = {row["email"].lower() for row in rows if row.get("email")}
     return Person(
@@ -211,14 +215,20 @@ def student_conditions(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
 
     Its parameters are `$student`, an id, and `$messages`, a list of ids.
     """
-    found: dict[str, list[str]] = {}
-    for schema, table, column in connection.execute(
+    columns = connection.execute(
         "select schema_name, table_name, column_name from duckdb_columns()"
         " inner join duckdb_tables() using (database_oid, schema_oid, table_oid,"
         " schema_name, table_name)"
         " where duckdb_tables.database_name = current_database()"
         " and not duckdb_tables.internal order by all"
-    ).fetchall():
+    ).fetchall()
+    return _conditions(columns)
+
+
+def _conditions(columns: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """The same for schema, table and column of all columns there are."""
+    found: dict[str, list[str]] = {}
+    for schema, table, column in columns:
         condition = CONDITIONS.get(column.strip().lower())
         if condition:
             found.setdefault(f"{_quoted(schema)}.{_quoted(table)}", []).append(
@@ -233,8 +243,20 @@ def _quoted(name: str) -> str:
 
 def _values(condition: str, person: Person) -> dict[str, Any]:
     """The parameters that a condition has: DuckDB refuses others."""
-    values = {"student": person.student_id, "messages": list(person.messages)}
+    values = _all_values(person)
     return {name: value for name, value in values.items() if f"${name}" in condition}
+
+
+def _all_values(person: Person) -> dict[str, Any]:
+    return {"student": person.student_id, "messages": list(person.messages)}
+
+
+def _rows_of_postgres(settings: Settings, person: Person) -> dict[str, Rows]:
+    # Imported here: its driver is an extra.
+    from ml.serving import postgres
+
+    url = settings.publish_postgres_url.get_secret_value()
+    return postgres.rows_about(url, _conditions, _all_values(person))
 
 
 def _rows_of_database(
@@ -420,6 +442,7 @@ def _delete_everywhere(store: Store, settings: Settings, person: Person) -> None
     if settings.warehouse_path.exists():
         _delete_from_warehouse(settings.warehouse_path, person)
     _delete_from_published(settings.data_processed_path, person)
+    _delete_from_postgres(settings, person)
 
 
 def _delete_mails(settings: Settings, person: Person) -> None:
@@ -469,9 +492,17 @@ def _delete_from_published(folder: Path, person: Person) -> None:
             if not _rows_of_database(connection, person):
                 continue
             conditions = student_conditions(connection)
-        values = {"student": person.student_id, "messages": list(person.messages)}
-        withdraw(folder, conditions, values)
+        withdraw(folder, conditions, _all_values(person))
         return
+
+
+def _delete_from_postgres(settings: Settings, person: Person) -> None:
+    url = settings.publish_postgres_url.get_secret_value()
+    if url:
+        # Imported here: its driver is an extra.
+        from ml.serving import postgres
+
+        postgres.withdraw(url, _conditions, _all_values(person))
 
 
 # ---------------------------------------------------------------- retention

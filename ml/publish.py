@@ -1,5 +1,7 @@
 """Publish a read-only snapshot for BI tools: `python -m ml.publish`.
 
+`--target postgres` publishes to PostgreSQL instead (ml/serving).
+
 Layout of DATA_PROCESSED_PATH (default `data/published`):
 
     student_success.duckdb   -> current/student_success.duckdb
@@ -15,22 +17,33 @@ the newest `KEEP` snapshots stay on disk.
 import fcntl
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import duckdb
+import typer
 
-from ml.settings import UserError, load_settings
+from ml.cli import clean_errors, start_logging
+from ml.settings import Settings, UserError, load_settings
 from ml.warehouse import open_warehouse, sql_text
 
 DATABASE = "student_success.duckdb"
 # What analysts read. Schema `personal` is not among them and never will be.
 SCHEMAS = ("main", "ml", "intervene", "quarantine")
 KEEP = 3
+
+app = typer.Typer(add_completion=False)
+
+
+class Target(StrEnum):
+    """Where readers look."""
+
+    files = "files"
+    postgres = "postgres"
 
 
 def publish(warehouse: Path, folder: Path) -> Path:
@@ -143,21 +156,26 @@ def _finished(snapshots: Path) -> list[Path]:
 def _copy_warehouse(warehouse: Path, draft: Path) -> dict[str, int]:
     """Copy every published table or view; returns rows by `schema.table`."""
     with open_warehouse(warehouse) as connection:
-        if ("main", "student_targets") not in _names(connection):
-            raise UserError(
-                f"{warehouse} has nothing to publish yet. Run `dbt build` first."
-            )
         return _copy_tables(connection, draft, {}, {})
 
 
-def _names(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
-    """Schema and name of everything that is published."""
-    return connection.execute(
+def tables_to_publish(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """Schema and name of everything that is published.
+
+    Raises
+    ------
+    UserError
+        Nothing was built yet.
+    """
+    found = connection.execute(
         "select table_schema, table_name from information_schema.tables"
         " where table_catalog = current_database()"
         " and list_contains(?, table_schema) order by all",
         [list(SCHEMAS)],
     ).fetchall()
+    if ("main", "student_targets") not in found:
+        raise UserError("There is nothing to publish yet. Run `dbt build` first.")
+    return found
 
 
 def _copy_tables(
@@ -169,7 +187,7 @@ def _copy_tables(
     """Copy the tables of an open database, less the rows that a condition names."""
     connection.execute(f"attach {sql_text(draft / DATABASE)} as published (read_write)")
     rows = {}
-    for schema, table in _names(connection):
+    for schema, table in tables_to_publish(connection):
         condition = left_out.get(f'"{schema}"."{table}"', "false")
         connection.execute(f"create schema if not exists published.{schema}")
         connection.execute(
@@ -218,28 +236,52 @@ def _link(link: Path, target: Path) -> None:
     temporary.replace(link)
 
 
-def main() -> int:
-    """Publish under the current settings; returns the exit code."""
+def _publish_files(settings: Settings) -> str:
     try:
-        settings = load_settings()
         snapshot = publish(settings.warehouse_path, settings.data_processed_path)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
     except OSError as error:
-        print(
+        raise UserError(
             f"Cannot publish to DATA_PROCESSED_PATH={settings.data_processed_path}: "
-            f"{error.strerror}. Point it at a folder that can be written to.",
-            file=sys.stderr,
-        )
-        return 1
+            f"{error.strerror}. Point it at a folder that can be written to."
+        ) from None
     manifest = json.loads((snapshot / "manifest.json").read_text(encoding="utf-8"))
-    print(
+    return (
         f"Published {len(manifest['rows'])} tables to "
         f"{settings.data_processed_path / DATABASE} (snapshot {manifest['snapshot']})"
     )
-    return 0
+
+
+def _publish_postgres(settings: Settings) -> str:
+    url = settings.publish_postgres_url.get_secret_value()
+    if not url:
+        raise UserError(
+            "PUBLISH_POSTGRES_URL is empty. Set it to the database that readers use, "
+            "as postgresql://user:password@host:port/database."
+        )
+    # Imported here: its driver is an extra.
+    from ml.serving import postgres
+
+    done = postgres.publish(settings.warehouse_path, url)
+    return (
+        f"Published {len(done.rows)} tables with {sum(done.rows.values()):,} rows to "
+        f"{done.place} (snapshot {done.snapshot})"
+    )
+
+
+@app.command(epilog="Example: python -m ml.publish --target postgres")
+def main(
+    target: Annotated[
+        Target,
+        typer.Option(help="DuckDB and Parquet files, or PUBLISH_POSTGRES_URL."),
+    ] = Target.files,
+) -> None:
+    """Publish a read-only snapshot of the warehouse for BI tools."""
+    with clean_errors():
+        settings = load_settings()
+        start_logging(settings)
+        targets = {Target.files: _publish_files, Target.postgres: _publish_postgres}
+        print(targets[target](settings))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

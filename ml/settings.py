@@ -26,6 +26,7 @@ TARGET_DEFINITIONS = (
 SECRETS = (
     "google_api_key",
     "intervene_store",
+    "publish_postgres_url",
     "smtp_password",
     "sms_target",
     "in_app_target",
@@ -86,7 +87,20 @@ ALLOWED = {
     "warehouse_path": "use the path of a DuckDB file not called main.duckdb",
     "models_path": "use the path of a folder",
     "data_processed_path": "use the path of a folder",
+    "publish_postgres_url": "use postgresql://user:password@host:port/database, with "
+    "each of @ : / ? # % = & in the password written as % and its two hexadecimal "
+    "digits (@ is %40); or nothing",
 }
+
+
+# Strict, because a password that is not escaped would become part of a host's name or
+# of an option, which PostgreSQL's library repeats when it complains.
+_WORD = r"(?:[^\s:@/?#%=&]|%[0-9A-Fa-f]{2})+"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.%-]*)(?::\d+)?"
+POSTGRES_URL = re.compile(
+    rf"postgres(?:ql)?://(?:{_WORD}(?::{_WORD})?@)?{_HOST}(?:,{_HOST})*(?:/{_WORD})?"
+    rf"(?:\?[a-z_]+=[^\s@?#=&]*(?:&[a-z_]+=[^\s@?#=&]*)*)?"
+)
 
 
 class UserError(Exception):
@@ -111,6 +125,7 @@ class Settings(BaseSettings):
     source_system: str = "sample"
     data_raw_path: str = ""
     data_processed_path: Path = Path("data/published")
+    publish_postgres_url: SecretStr = SecretStr("")
     warehouse_path: Path = Path("data/warehouse.duckdb")
     models_path: Path = Path("data/models")
     forgotten_path: str = ""
@@ -340,6 +355,14 @@ class Settings(BaseSettings):
             found = [match[part] for match in good if match]
             if pairs != [""] and len(set(found)) < len(pairs):
                 raise ValueError(ALLOWED["review_tokens"])
+        return value
+
+    @field_validator("publish_postgres_url")
+    @classmethod
+    def _is_postgres_url(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if url and not POSTGRES_URL.fullmatch(url):
+            raise ValueError(ALLOWED["publish_postgres_url"])
         return value
 
     @field_validator("review_url")

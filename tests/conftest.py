@@ -1,4 +1,4 @@
-"""What tests share: a fresh clone in which `make run` has been run, and a browser."""
+"""What tests share: a clone in which `make run` has been run, a browser, a server."""
 
 import shutil
 import subprocess
@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from ml.settings import PROJECT_ROOT
 from tests.pipeline import environment
+from tests.postgresql import find_postgresql, postgresql
 
 # Begun last, they would run on while the other core has nothing to do.
 LONGEST_FIRST = ("test_end_to_end.py", "test_leakage.py", "test_oulad_staging.py")
@@ -77,6 +79,36 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(clone: Path) -> str:
     """What `make run` printed in the clone."""
     return shell(clone, "make run")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """A PostgreSQL server of this test session; yields a URL."""
+    programs = find_postgresql()
+    if programs is None:
+        pytest.skip("no PostgreSQL server on this machine (Debian: postgresql)")
+    with postgresql(programs) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_second_database(postgresql_server: str) -> str:
+    """The URL of a database in which nothing is kept from test to test."""
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute("create database emptied")
+    return postgresql_server.removesuffix("postgres") + "emptied"
+
+
+@pytest.fixture
+def postgresql_database(postgresql_second_database: str) -> str:
+    """The URL of a database without tables; emptied, as making one takes longer."""
+    with psycopg.connect(postgresql_second_database) as connection:
+        for (schema,) in connection.execute(
+            "select nspname::regnamespace::text from pg_namespace"
+            " where nspname !~ '^(pg_.*|information_schema|public)$'"
+        ).fetchall():
+            connection.execute(f"drop schema {schema} cascade")
+    return postgresql_second_database
 
 
 @pytest.fixture(scope="module")

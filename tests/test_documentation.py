@@ -1,6 +1,7 @@
 """Every model and column is documented, and every figure of the schema is typed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,19 @@ def test_yaml_files_name_no_model_that_is_gone() -> None:
     }
     assert listed - files == set()
     assert files - listed == set()
+
+
+def test_other_warehouses_are_told_every_dispatched_macro() -> None:
+    """The page lists exactly those, and for which engines each is written."""
+    macros = PROJECT_ROOT / "dbt_project" / "macros"
+    sql = "\n".join(path.read_text() for path in macros.rglob("*.sql"))
+    written = {
+        name: ", ".join(sorted(re.findall(rf"macro ([a-z]+)__{name}\b", sql)))
+        for name in re.findall(r"adapter\.dispatch\(\s*['\"](\w+)", sql)
+    }
+    page = (PROJECT_ROOT / "docs" / "other-warehouses.md").read_text()
+    table = page.split("## Dispatched macros")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", table, re.MULTILINE)
+    assert len(written) > 10
+    assert dict(listed) == written
+    assert len(listed) == len(written)

@@ -5,13 +5,16 @@ import re
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pyarrow as pa
 import pytest
 
+from ml.publish import SCHEMAS
 from ml.settings import PROJECT_ROOT
 from tests.conftest import shell
 from tests.leakage_data import write_oulad, write_platform
 from tests.test_documentation import documented
+from tests.test_publish_postgres import assert_same_tables
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -129,6 +132,31 @@ def test_the_queries_of_the_readme_give_rows(
     number: int, clone: Path, made: str
 ) -> None:
     assert query(clone, blocks("sql")[number])
+
+
+def test_the_same_tables_are_published_to_postgresql(
+    clone: Path, made: str, postgresql_database: str
+) -> None:
+    """Every row of every table; the queries of the README find theirs there too."""
+    printed = shell(
+        clone, "make publish TARGET=postgres", PUBLISH_POSTGRES_URL=postgresql_database
+    )
+    manifest = json.loads((clone / "data/published/manifest.json").read_text())
+    number = assert_same_tables(clone / "data/warehouse.duckdb", postgresql_database)
+    assert number == len(manifest["rows"])
+    rows = sum(manifest["rows"].values())
+    assert f"Published {number} tables with {rows:,} rows to " in printed
+    with psycopg.connect(postgresql_database) as connection:
+        connection.execute("set search_path = main")
+        for question in blocks("sql"):
+            assert connection.execute(question).fetchall(), question
+        undescribed = connection.execute(
+            "select table_name from information_schema.views"
+            " where table_schema = any(%s) and obj_description("
+            "format('%%I.%%I', table_schema, table_name)::regclass) is null",
+            [list(SCHEMAS)],
+        ).fetchall()
+    assert undescribed == []
 
 
 def test_the_tables_of_the_readme_exist(clone: Path, made: str) -> None:

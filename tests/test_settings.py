@@ -141,6 +141,7 @@ WRONG = {
     "LOG_LEVEL": "loud",
     "WAREHOUSE_PATH": "main.duckdb",
     "MODELS_PATH": " ",
+    "PUBLISH_POSTGRES_URL": "mysql://host/database",
 }
 
 

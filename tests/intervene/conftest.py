@@ -2,13 +2,12 @@
 
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from delivery_servers import find_postgresql, postgresql
 from intervene_examples import (
     CONTACT_DDL,
     FLAG_DDL,
@@ -57,16 +56,6 @@ def run(
         return Outcome(int(stopped.value.code or 0), captured.out, captured.err)
 
     return command
-
-
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """A PostgreSQL server of this test session; yields a URL."""
-    programs = find_postgresql()
-    if programs is None:
-        pytest.skip("no PostgreSQL server on this machine (Debian: postgresql)")
-    with postgresql(programs) as url:
-        yield url
 
 
 @pytest.fixture

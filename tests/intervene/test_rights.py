@@ -13,6 +13,7 @@ from mailbox import Maildir
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -24,6 +25,7 @@ from intervene.rights import InSendersHand, find_everything, forget, retain
 from intervene.store import Message, Store, messages, metadata, open_store
 from ml.forgotten import STUDENT_COLUMNS, Forgotten, ForgottenUnusable
 from ml.publish import publish, snapshots_of
+from ml.serving import postgres
 from ml.settings import PROJECT_ROOT, Settings, UserError
 from ml.warehouse import handback_tables, open_warehouse
 from tests.leakage_data import write_platform
@@ -193,6 +195,75 @@ def test_forget_waits_for_the_sender(store, settings):
         forget(store, settings, everything)
     assert len(store.messages()) == 1
     assert not Forgotten.from_settings(settings).holds("platform", ID)
+
+
+def test_forget_reaches_the_copy_in_postgresql(
+    settings, store, tmp_path, postgresql_database, monkeypatch
+):
+    """Rows and bytes; what others have, and a view upon it, stays as it was."""
+    monkeypatch.setenv("PUBLISH_POSTGRES_URL", postgresql_database)
+    settings = Settings(_env_file=None)
+    store.add([draft(), draft("other")], NOW)
+    ids = [draft(student).message_id for student in (ID, "other")]
+    with duckdb.connect(str(settings.warehouse_path)) as warehouse:
+        for statement in (
+            "create schema ml", "create schema intervene", "create schema quarantine",
+            f"create table student_targets as select unnest(['{ID} ', 'other']) as"
+            " student_id, 0.5 as risk",
+            f"create table intervene.message_events as select unnest({ids}) as"
+            " message_id, 'sent' as event",
+            f"create table quarantine.quarantine as select unnest(['student_id={ID}',"
+            " 'student_id=other', 'student_id=another, lesson_id=7']) as record_key",
+        ):  # fmt: skip
+            warehouse.execute(statement)
+    postgres.publish(settings.warehouse_path, postgresql_database)
+    with psycopg.connect(postgresql_database, autocommit=True) as reader:
+        reader.execute("create schema reports")
+        reader.execute(
+            "create view reports.risks as select * from main.student_targets"
+        )
+        files = database_files(reader)
+        assert files_with_traces(files), "or the test cannot fail"
+
+        everything = find_everything(store, settings, ID)
+        found = everything.places["PostgreSQL"]
+        assert {table: len(rows) for table, rows in found.items()} == {
+            "main.student_targets": 1,
+            "intervene.message_events": 1,
+            "quarantine.quarantine": 1,
+        }
+        forget(store, settings, everything)
+
+        again = find_everything(store, settings, ID)
+        assert list(again.counts()) == []
+        assert reader.execute("select student_id from reports.risks").fetchall() == [
+            ("other",)
+        ]
+        kept = reader.execute("select record_key from quarantine.quarantine").fetchall()
+        assert len(kept) == 2
+        assert files_with_traces(database_files(reader)) == set()
+
+
+def database_files(connection: psycopg.Connection) -> Path:
+    """The folder of a database's tables, as they are on disk now."""
+    connection.execute("checkpoint")
+    row = connection.execute(
+        "select current_setting('data_directory') || '/base/' || oid from pg_database"
+        " where datname = current_database()"
+    ).fetchone()
+    return Path(row[0])
+
+
+def test_a_copy_that_cannot_be_reached_stops_before_anything_is_deleted(
+    settings, store, monkeypatch
+):
+    store.add([draft()], NOW)
+    monkeypatch.setenv("PUBLISH_POSTGRES_URL", "postgresql://u:secret@127.0.0.1:1/x")
+    settings = Settings(_env_file=None)
+    with pytest.raises(UserError, match="Connection refused") as error:
+        find_everything(store, settings, ID)
+    assert "secret" not in str(error.value)
+    assert len(store.messages()) == 1
 
 
 def test_retention_takes_the_text_and_leaves_what_became_of_it(store, settings):
