@@ -24,9 +24,9 @@ NEEDED = (
 )
 
 
-def check_columns(points: Points) -> None:
+def check_columns(kinds: dict[str, str]) -> None:
     """Raise UserError naming each feature that the baselines need and do not find."""
-    missing = [name for name in NEEDED if name not in points.kinds]
+    missing = [name for name in NEEDED if name not in kinds]
     if missing:
         raise UserError(
             "student_features_14d lacks columns that the baselines are made of: "
@@ -100,7 +100,7 @@ def _plain(points: Points) -> pd.DataFrame:
 
 def all_scores(train: Points, test: Points) -> dict[str, np.ndarray]:
     """Scores of every baseline on the test points, by name."""
-    check_columns(train)
+    check_columns(train.kinds)
     return {
         "random": random_scores(len(test)),
         "rule": rule_scores(test.features),

@@ -9,7 +9,7 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -125,11 +125,21 @@ def _fingerprint_rows(points: Points) -> str:
     return hashed.hexdigest()
 
 
-def fingerprint_code() -> str:
-    """Hash of the modules that decide a model, and of the libraries under them."""
+def fingerprint_code(modules: Iterable[str] = (), libraries: Iterable[str] = ()) -> str:
+    """Hash of the modules that decide a model, and of the libraries under them.
+
+    Parameters
+    ----------
+    modules, libraries
+        What an engine has beside those that all models are made with.
+    """
     folder = Path(__file__).parent
-    sources = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in CODE]
-    return _digest(*sources, json.dumps(library_versions(), sort_keys=True))
+    sources = [
+        (folder / f"{name}.py").read_text(encoding="utf-8")
+        for name in (*CODE, *modules)
+    ]
+    versions = library_versions(libraries)
+    return _digest(*sources, json.dumps(versions, sort_keys=True))
 
 
 def fingerprint_features(kinds: dict[str, str]) -> str:
@@ -137,10 +147,10 @@ def fingerprint_features(kinds: dict[str, str]) -> str:
     return _digest(json.dumps(kinds, sort_keys=True))
 
 
-def library_versions() -> dict[str, str]:
+def library_versions(more: Iterable[str] = ()) -> dict[str, str]:
     """Versions of what computes, as far as installed."""
     found = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *more):
         try:
             found[name] = version(name)
         except ModuleNotFoundError:

@@ -14,7 +14,14 @@ from ml import registry
 from ml.baselines import BASELINES
 from ml.boosting import SEED
 from ml.cli import clean_errors, start_logging
-from ml.dataset import Points, Split, headline_lead, read_points, split_points
+from ml.dataset import (
+    Points,
+    Sizes,
+    Split,
+    headline_lead,
+    read_points,
+    split_points,
+)
 from ml.decisions import TABLE as DECISIONS
 from ml.decisions import decision_table
 from ml.promote import gate_objections, gate_text
@@ -29,6 +36,7 @@ from ml.score import (
     warn_nothing_to_score,
     write_scores,
 )
+from ml.search import CANDIDATES
 from ml.settings import Settings, load_settings
 from ml.studies import SPLITS, read_attributes, run_studies
 from ml.training import Refitted, Trained, refit, train_model
@@ -94,32 +102,48 @@ def read_inputs(settings: Settings) -> Inputs:
         )
 
 
-def describe_run(settings: Settings, split: Split, kinds: dict[str, str]) -> RunInputs:
+def describe_run(
+    settings: Settings,
+    split: Split,
+    kinds: dict[str, str],
+    candidates: int = CANDIDATES,
+) -> RunInputs:
     """What the run is known by; the day that is scored is no part of it."""
     return RunInputs(
         data_fingerprint=registry.fingerprint_points(split.known, split.test),
         code_fingerprint=registry.fingerprint_code(),
         feature_fingerprint=registry.fingerprint_features(kinds),
-        settings={
-            "source_system": settings.source_system,
-            "target_definition": settings.target_definition,
-            "observation_window_days": settings.observation_window_days,
-            "prediction_leads": settings.leads_text,
-            "include_attributes": settings.include_attributes,
-            "test_from": split.test_from.isoformat(),
-            "calibration_from": split.calibration_from.isoformat(),
-            "fixed_parameters": settings.fixed_parameters,
-        },
+        settings=run_settings(settings, split.sizes, candidates),
     )
+
+
+def run_settings(settings: Settings, sizes: Sizes, candidates: int) -> dict[str, Any]:
+    """The settings that decide a model."""
+    return {
+        "source_system": settings.source_system,
+        "target_definition": settings.target_definition,
+        "observation_window_days": settings.observation_window_days,
+        "prediction_leads": settings.leads_text,
+        "include_attributes": settings.include_attributes,
+        "test_from": sizes.test_from.isoformat(),
+        "calibration_from": sizes.calibration_from.isoformat(),
+        "fixed_parameters": settings.fixed_parameters,
+        "candidates": candidates,
+    }
 
 
 # ---------------------------------------------------------------- writing
 
 
 def run_row(
-    artifact: Artifact, split: Split, status: str, reason: str, created_at: datetime
+    artifact: Artifact,
+    sizes: Sizes,
+    status: str,
+    reason: str,
+    created_at: datetime,
+    versions: dict[str, str],
 ) -> dict[str, Any]:
-    """The row of `model_runs` of a run that was trained on `split`."""
+    """The row of `model_runs` of a run that was trained on parts of these sizes."""
     inputs = artifact.inputs
     settings = inputs.settings
     return {
@@ -133,13 +157,13 @@ def run_row(
         "feature_fingerprint": inputs.feature_fingerprint,
         "parameters": json.dumps(artifact.parameters, sort_keys=True),
         "settings": json.dumps(settings, sort_keys=True),
-        "versions": json.dumps(registry.library_versions(), sort_keys=True),
+        "versions": json.dumps(versions, sort_keys=True),
         "seed": SEED,
-        "test_from": split.test_from,
-        "train_rows": len(split.known),
-        "calibration_rows": len(split.calibration),
-        "test_rows": len(split.test),
-        "left_out_rows": split.left_out,
+        "test_from": sizes.test_from,
+        "train_rows": sizes.known,
+        "calibration_rows": sizes.calibration,
+        "test_rows": sizes.test,
+        "left_out_rows": sizes.left_out,
         "artifact_path": artifact.run_id,
         "refitted": False,
         "created_at": created_at,
@@ -162,7 +186,9 @@ def write_trained(
     if status == registry.CHALLENGER and not hold:
         reason += f" {registry.find_champion(runs)} stays champion until promotion."
     created_at = _created_at(runs, artifact.run_id)
-    _write_run(connection, run_row(artifact, split, status, reason, created_at))
+    versions = registry.library_versions()
+    row = run_row(artifact, split.sizes, status, reason, created_at, versions)
+    _write_run(connection, row)
     for name, table in trained.tables.items():
         replace_rows(connection, name, table, {"run_id": artifact.run_id})
 
@@ -260,6 +286,7 @@ def run_train(
     with_refit: bool = False,
     promote: bool = False,
     with_studies: bool = False,
+    candidates: int = CANDIDATES,
 ) -> Report:
     """Train unless this very run is there already, score the day, write it all.
 
@@ -273,19 +300,23 @@ def run_train(
         Make the run champion, unless it is refused.
     with_studies
         Run the studies too, unless the run has them already.
+    candidates
+        How many the search draws.
     """
     found = read_inputs(settings)
     headline = headline_lead(settings.prediction_leads)
     as_of_date = found.built.as_of_date
     split = split_points(found.points, settings.test_from, as_of_date, headline)
-    inputs = describe_run(settings, split, found.points.kinds)
+    inputs = describe_run(settings, split, found.points.kinds, candidates)
     trained = None
     if not force and _is_done(settings, found.runs, inputs.run_id):
         log.info("Run %s is there already (--force trains again).", inputs.run_id)
         artifact = registry.load_artifact(settings.models_path, inputs.run_id)
         refused = _status_of(found.runs, inputs.run_id) == registry.REFUSED
     else:
-        trained = train_model(split, inputs, settings.fixed_parameters, headline)
+        trained = train_model(
+            split, inputs, settings.fixed_parameters, headline, candidates
+        )
         artifact, refused = trained.artifact, trained.verdict.refused
         registry.save_artifact(settings.models_path, artifact)
     studied = None
