@@ -16,6 +16,9 @@ from ml.settings import UserError
 
 BASELINES = ("random", "rule", "course_rate", "logistic")
 PENALTY = 0.1
+# Rarer categories share a column.
+MIN_FREQUENCY = 20
+UNKNOWN = "(unknown)"
 NEEDED = (
     "record_assessments_missed",
     "record_assessments_due",
@@ -73,15 +76,16 @@ def _logistic(kinds: dict[str, str]) -> Pipeline:
     number_steps = make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
         # Counts have long tails, which a linear model would follow.
-        FunctionTransformer(_signed_log),
+        FunctionTransformer(signed_log),
         StandardScaler(),
     )
-    text_steps = OneHotEncoder(handle_unknown="ignore", min_frequency=20)
+    text_steps = OneHotEncoder(handle_unknown="ignore", min_frequency=MIN_FREQUENCY)
     columns = ColumnTransformer([("n", number_steps, numbers), ("t", text_steps, text)])
     return make_pipeline(columns, LogisticRegression(C=PENALTY, max_iter=2000))
 
 
-def _signed_log(values: np.ndarray) -> np.ndarray:
+def signed_log(values: np.ndarray) -> np.ndarray:
+    """Logarithms that know negative numbers."""
     return np.sign(values) * np.log1p(np.abs(values))
 
 
@@ -90,7 +94,7 @@ def _plain(points: Points) -> pd.DataFrame:
     frame = points.features
     return pd.DataFrame(
         {
-            name: frame[name].astype("object").fillna("(unknown)").astype(str)
+            name: frame[name].astype("object").fillna(UNKNOWN).astype(str)
             if kind == CATEGORY
             else frame[name].astype(float).replace([np.inf, -np.inf], np.nan)
             for name, kind in points.kinds.items()
