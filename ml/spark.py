@@ -64,7 +64,7 @@ def open_spark(settings: Settings) -> Iterator["SparkSession"]:
     SparkLocked
         Another process has the tables open.
     """
-    spark_session = _import_session()
+    spark_session = import_session()
     was_there = spark_session.getActiveSession() is not None
     config = session_config(settings)
     if not was_there:
@@ -77,7 +77,14 @@ def open_spark(settings: Settings) -> Iterator["SparkSession"]:
             session.stop()
 
 
-def _import_session() -> Any:
+def import_session() -> Any:
+    """pyspark's session class.
+
+    Raises
+    ------
+    SparkUnavailable
+        The extra `spark` or Java is missing.
+    """
     try:
         with warnings.catch_warnings():
             # Of what pandas 3 breaks in pyspark, nothing is used here.

@@ -116,7 +116,7 @@ def _fit_once(
 
 def slots(spark: SparkSession) -> int:
     """Tasks that Spark can run at the same time, now."""
-    context = spark.sparkContext._jsc.sc()  # type: ignore[attr-defined]
+    context = spark.sparkContext._jsc.sc()
     profile = context.resourceProfileManager().resourceProfileFromId(0)
     return int(context.maxNumConcurrentTasks(profile))
 
@@ -145,13 +145,13 @@ def wait_for_slots(
 
 def is_local(spark: SparkSession) -> bool:
     """Whether driver and executor are one process."""
-    return bool(spark.sparkContext._jsc.sc().isLocal())  # type: ignore[attr-defined]
+    return bool(spark.sparkContext._jsc.sc().isLocal())
 
 
 def is_alive(spark: SparkSession) -> bool:
     """Whether Spark's driver still runs jobs."""
     try:
-        return not spark.sparkContext._jsc.sc().isStopped()  # type: ignore
+        return not spark.sparkContext._jsc.sc().isStopped()
     except (Py4JError, OSError):
         return False
 
@@ -255,9 +255,10 @@ def average_precisions(
         .toPandas()
     )
     found = np.full(len(models), np.nan)
-    for model, part in counted.groupby("model"):
+    for model in range(len(models)):
+        part = counted[counted["model"] == model]
         if part["failing"].any():
-            found[int(model)] = average_precision_score(
+            found[model] = average_precision_score(
                 part["failing"], part["step"], sample_weight=part["points"]
             )
     return found

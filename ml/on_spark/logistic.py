@@ -29,8 +29,8 @@ MEDIAN_ACCURACY = 10_000
 class Preparation:
     """What was learned of the columns, by feature name.
 
-    `frequent` has the categories with a column of their own, `is_rare` the text
-    features with one column for all rarer ones met in training.
+    `frequent` has the categories with a column of their own, `rare` those met in
+    training that share one.
     """
 
     medians: dict[str, float]
@@ -42,7 +42,7 @@ class Preparation:
 
     def matrix(self, features: pd.DataFrame) -> np.ndarray:
         """Numbers, what is missing, categories: one row per row of `features`."""
-        columns = []
+        columns: list[np.ndarray] = []
         for name, median in self.medians.items():
             values = features[name].to_numpy(dtype=float, na_value=np.nan)
             missing = ~np.isfinite(values)
@@ -51,10 +51,11 @@ class Preparation:
             share = self.missing_shares[name]
             if share > 0:
                 spread = np.sqrt(share * (1 - share)) or 1.0
-                columns.append((missing - share) / spread)
-        for name, values in self.frequent.items():
+                columns.append((missing.astype(float) - share) / spread)
+        for name, frequent in self.frequent.items():
             text = features[name].astype("object").fillna(UNKNOWN).astype(str)
-            columns += [(text == value).to_numpy(dtype=float) for value in values]
+            for group in ([value] for value in frequent):
+                columns.append(text.isin(group).to_numpy(dtype=float))
             if self.rare[name]:
                 columns.append(text.isin(self.rare[name]).to_numpy(dtype=float))
         return np.column_stack(columns)
@@ -86,7 +87,7 @@ def fit_logistic(known: DataFrame, kinds: dict[str, str], workers: int) -> Logis
     rows = placed.mapInPandas(
         _preparer(preparation, kinds), "at_risk double, features array<double>"
     )
-    rows = rows.select("at_risk", array_to_vector("features").alias("features"))
+    rows = rows.select("at_risk", array_to_vector(F.col("features")).alias("features"))
     rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         # scikit-learn weighs the sum of the losses, Spark their mean.

@@ -46,7 +46,7 @@ def _score(artifact: Artifact, points: SparkPoints) -> DataFrame:
         " confidence double, risk_band string, missed double",
     )
     # Of equal risks the longer record of misses first, then the key.
-    order = [F.desc("risk_score"), F.desc_nulls_last("missed"), *KEY]
+    order = [F.desc("risk_score"), F.desc_nulls_last("missed"), *map(F.col, KEY)]
     rank = F.row_number().over(Window.orderBy(*order))
     return scored.withColumn("risk_rank", rank).drop("missed")
 

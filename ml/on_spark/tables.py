@@ -253,9 +253,9 @@ def _versions_folder(spark: SparkSession, table: str, partition: dict[str, Any])
 def _remove_older(spark: SparkSession, staged: Staged) -> None:
     """Keep this version and the newest before it, which somebody may be reading."""
     # Spark itself has no way to its file systems but Hadoop's.
-    jvm = spark._jvm  # type: ignore[attr-defined]
+    jvm: Any = spark._jvm
     folder = jvm.org.apache.hadoop.fs.Path(staged.versions)
-    files = folder.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore
+    files = folder.getFileSystem(spark._jsc.hadoopConfiguration())
     others = [
         (found.getModificationTime(), found.getPath())
         for found in files.listStatus(folder)

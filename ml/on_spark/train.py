@@ -56,10 +56,11 @@ from ml.on_spark.training import (
     train_on_spark,
 )
 from ml.registry import Artifact, RunInputs
+from ml.runs import Report, run_row, run_settings, status_of
 from ml.score import SCORES, ContractMismatch, warn_nothing_to_score
+from ml.search import CANDIDATES
 from ml.settings import PROJECT_ROOT, Settings, UserError
 from ml.spark import open_spark
-from ml.train import Report, run_row, run_settings
 from ml.warehouse import PipelineSettings, typed_rows
 
 RUNS = "ml.model_runs"
@@ -157,11 +158,6 @@ def _runs_like(settings: Settings, runs: pd.DataFrame) -> pd.DataFrame:
     return runs[same].reset_index(drop=True)
 
 
-def _status_of(runs: pd.DataFrame, run_id: str) -> str | None:
-    found = runs.loc[runs["run_id"] == run_id, "status"]
-    return None if found.empty else str(found.iloc[0])
-
-
 # ---------------------------------------------------------------- computing
 
 
@@ -251,7 +247,8 @@ def put_run(runs: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:
 
 
 def _promote(runs: pd.DataFrame, run_id: str, reason: str) -> pd.DataFrame:
-    row = runs[runs["run_id"] == run_id].iloc[0].to_dict()
+    found = runs[runs["run_id"] == run_id].iloc[0]
+    row = {str(name): value for name, value in found.items()}
     promoted = {
         "status": registry.CHAMPION,
         "status_reason": reason,
@@ -267,7 +264,7 @@ def run_train_on_spark(
     settings: Settings,
     force: bool = False,
     promote: bool = False,
-    candidates: int = 15,
+    candidates: int = CANDIDATES,
     workers: int = WORKERS,
 ) -> Report:
     """Train unless this very run is there already, score the day, write it all.
@@ -307,7 +304,7 @@ def _train(
     if not force and _is_done(settings, found):
         log.info("Run %s is there already (--force trains again).", run_id)
         artifact = registry.load_artifact(settings.models_path, run_id)
-        refused = _status_of(found.runs, run_id) == registry.REFUSED
+        refused = status_of(found.runs, run_id) == registry.REFUSED
     else:
         trained = train_on_spark(
             found.split,
@@ -346,7 +343,7 @@ def _train(
 
 def _is_done(settings: Settings, found: Found) -> bool:
     run_id = found.inputs.run_id
-    known = _status_of(found.runs, run_id) is not None
+    known = status_of(found.runs, run_id) is not None
     return known and registry.has_artifact(settings.models_path, run_id)
 
 
@@ -369,7 +366,7 @@ def _publish(
     if trained:
         row = _row_of_run(found, trained, status, hold=False)
         replace_rows(spark, RUNS, put_run(runs, row), {})
-    elif status == registry.CHAMPION and status != _status_of(runs, run_id):
+    elif status == registry.CHAMPION and status != status_of(runs, run_id):
         replace_rows(spark, RUNS, _promote(runs, run_id, "Promoted."), {})
 
 

@@ -381,7 +381,7 @@ def _of_sample(
             rows = pd.concat(parts).sort_values("point", ignore_index=True)
             found = measure(Points(rows[KEY], named_features(rows, kinds), kinds))
             # Arrow's own texts may lie in pieces, which Spark does not take.
-            texts = found.select_dtypes("str").columns
-            yield found.astype(dict.fromkeys(texts, object))
+            texts = found.columns[found.dtypes == "str"]
+            yield found.assign(**{n: found[n].astype(object) for n in texts})
 
     return sample.mapInPandas(measure_all, schema).toPandas()
