@@ -35,7 +35,7 @@
         {% do found.append({
             'name': column.name,
             'family': column.meta.family,
-            'is_text': contract_type(column.data_type) == 'varchar',
+            'is_text': column.data_type == 'varchar',
         }) %}
     {% endfor %}
     {% for name in attributes %}
