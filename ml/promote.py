@@ -5,6 +5,7 @@ a fairness gate is set (FAIRNESS_MAX_GAP) and the run does not pass it. A rollba
 for emergencies: it does not ask the gate again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
@@ -90,6 +91,11 @@ def read_objections(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[
         " where run_id = ? and is_gated order by attribute, rate",
         [run_id],
     ).fetchall()
+    return objections_of(rows)
+
+
+def objections_of(rows: Sequence[tuple[bool | None, str]]) -> list[str]:
+    """The same, from what the gate says of each attribute and rate: passed, words."""
     failed = [words for passes, words in rows if passes is False]
     if failed or any(passes for passes, _ in rows):
         return failed
@@ -115,11 +121,18 @@ def read_doubts(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[str]
 
 def gate_text(settings: Settings, run_id: str, objections: list[str]) -> str:
     """What the gate has just said, as `status_reason` tells it."""
+    doubts = []
+    if not objections:
+        with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+            doubts = read_doubts(connection, run_id)
+    return gate_words(settings, objections, doubts)
+
+
+def gate_words(settings: Settings, objections: list[str], doubts: list[str]) -> str:
+    """The same, from what was found."""
     gate = f"the fairness gate (FAIRNESS_MAX_GAP={settings.fairness_max_gap})"
     if objections:
         return f"Not passed: {gate}. {' '.join(objections)}"
-    with open_warehouse(settings.warehouse_path, read_only=True) as connection:
-        doubts = read_doubts(connection, run_id)
     return " ".join([f"Passed {gate}.", *doubts])
 
 

@@ -26,6 +26,7 @@ from pyspark.sql import functions as F
 
 from ml import registry
 from ml.dataset import headline_lead
+from ml.dbt import run_dbt
 from ml.decisions import TABLE as DECISIONS
 from ml.decisions import decision_table
 from ml.on_spark.boosting import first_line, wait_for_slots
@@ -55,6 +56,7 @@ from ml.on_spark.training import (
     collect_predictions,
     train_on_spark,
 )
+from ml.promote import GATE_MODELS, gate_words, objections_of
 from ml.registry import Artifact, RunInputs
 from ml.runs import Report, run_row, run_settings, status_of
 from ml.score import SCORES, ContractMismatch, warn_nothing_to_score
@@ -106,7 +108,8 @@ def open_for_training(settings: Settings) -> Iterator[SparkSession]:
 
 def _zip_package(folder: Path) -> Path:
     """The package `ml` as executors import it."""
-    archive = folder / "ml.zip"
+    # A name of its own: a session takes each name once.
+    archive = folder / f"{folder.name}.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for source in sorted((PROJECT_ROOT / "ml").rglob("*.py")):
             packed.write(source, source.relative_to(PROJECT_ROOT))
@@ -280,14 +283,11 @@ def run_train_on_spark(
     workers
         Tasks that train a model together; another number is another run.
     """
-    if settings.fairness_max_gap is not None:
-        raise UserError(
-            "The fairness gate (FAIRNESS_MAX_GAP) is not to be had with --engine spark "
-            "yet. Train without it, or on DuckDB."
-        )
     with open_for_training(settings) as spark:
         wait_for_slots(spark, workers)
-        return _train(settings, spark, force, promote, candidates, workers)
+        report, hold = _train(settings, spark, force, promote, candidates, workers)
+    # Outside, because dbt opens the same tables.
+    return _ask_gate(settings, report) if hold else report
 
 
 def _train(
@@ -297,7 +297,9 @@ def _train(
     promote: bool,
     candidates: int,
     workers: int,
-) -> Report:
+) -> tuple[Report, bool]:
+    """What a training has to tell, and whether the fairness gate is still to be asked
+    about its run."""
     found = _find(settings, spark, candidates, workers)
     run_id = found.inputs.run_id
     trained = None
@@ -319,9 +321,12 @@ def _train(
         registry.save_artifact(settings.models_path, artifact)
     if refused and promote:
         log.warning("The run is refused: it is not promoted.")
-    status = registry.choose_status(
-        run_id, refused, None, promote and not refused, found.runs
-    )
+    promote = promote and not refused
+    status = registry.choose_status(run_id, refused, None, promote, found.runs)
+    takes_charge = run_id != registry.find_champion(found.runs)
+    takes_charge = takes_charge and status == registry.CHAMPION
+    hold = takes_charge and settings.fairness_max_gap is not None
+    status = registry.choose_status(run_id, refused, None, promote, found.runs, hold)
     staged = _score_all(settings, spark, found, artifact, refused, status)
     counts = {
         str(each.partition["run_id"]): read_staged(spark, each).count()
@@ -334,11 +339,11 @@ def _train(
         staged.append(trained.predictions)
         for name, table in trained.trained.tables.items():
             staged.append(stage_rows(spark, name, table, {"run_id": run_id}))
-    _publish(spark, found, staged, trained, status)
+    _publish(spark, found, staged, trained, status, hold)
     if not any(counts.values()):
         proposal = _proposed_day(found)
         warn_nothing_to_score(found.built.as_of_date, proposal)
-    return _report(spark, run_id, counts, found.headline)
+    return _report(spark, run_id, counts, found.headline), hold
 
 
 def _is_done(settings: Settings, found: Found) -> bool:
@@ -353,6 +358,7 @@ def _publish(
     staged: list[Staged],
     trained: TrainedOnSpark | None,
     status: str,
+    hold: bool,
 ) -> None:
     if read_pipeline_settings(spark) != found.built:
         raise UserError(
@@ -364,10 +370,38 @@ def _publish(
     run_id = found.inputs.run_id
     runs = read_rows(spark, RUNS, {})
     if trained:
-        row = _row_of_run(found, trained, status, hold=False)
+        row = _row_of_run(found, trained, status, hold)
         replace_rows(spark, RUNS, put_run(runs, row), {})
     elif status == registry.CHAMPION and status != status_of(runs, run_id):
         replace_rows(spark, RUNS, _promote(runs, run_id, "Promoted."), {})
+
+
+def _ask_gate(settings: Settings, report: Report) -> Report:
+    """Make a run that was written as challenger champion if the gate lets it pass."""
+    run_id = str(report.run["run_id"])
+    run_dbt(
+        settings,
+        ["run", "--target", "spark", "--select", *GATE_MODELS],
+        f"Run {run_id} stays challenger; the same command with --promote tries again.",
+        # However old the run is.
+        {"ALSO_MONITORED": run_id},
+    )
+    with open_for_training(settings) as spark:
+        gate = spark.table("main.fairness_gate").where(F.col("run_id") == run_id)
+        rows = gate.orderBy("attribute", "rate").collect()
+        objections = objections_of([(r.passes, r.words) for r in rows if r.is_gated])
+        doubts = [row.doubt for row in rows if row.doubt is not None]
+        said = registry.GATE_NOTE + gate_words(settings, objections, doubts)
+        runs = read_rows(spark, RUNS, {})
+        if not objections:
+            runs = _promote(runs, run_id, "Promoted.")
+        own = runs["run_id"] == run_id
+        reason = runs["status_reason"].str.split(registry.GATE_NOTE).str[0] + said
+        runs["status_reason"] = runs["status_reason"].mask(own, reason)
+        replace_rows(spark, RUNS, runs, {})
+        if objections:
+            log.warning("The run stays challenger.%s", said)
+        return _report(spark, run_id, report.scored, report.headline)
 
 
 def _proposed_day(found: Found) -> date | None:

@@ -163,6 +163,7 @@ def _search(
     workers: int,
 ) -> SearchResult:
     rows = known.where("part = 'search'")
+    log.info("Searching with %s workers.", workers)
     with progress("Search", candidates * FOLDS) as on_fit:
         return run_search(rows, contract, fixed, candidates, workers, on_fit)
 
