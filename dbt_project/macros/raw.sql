@@ -260,7 +260,16 @@
 
 {# Text as an SQL literal. #}
 {% macro sql_text(text) %}
+    {{ return(adapter.dispatch('sql_text')(text)) }}
+{% endmacro %}
+
+{% macro default__sql_text(text) %}
     {{ return("'" ~ text | replace("'", "''") ~ "'") }}
+{% endmacro %}
+
+{# Spark reads escapes in literals. #}
+{% macro spark__sql_text(text) %}
+    {{ return(default__sql_text(text | replace('\\', '\\\\'))) }}
 {% endmacro %}
 
 
