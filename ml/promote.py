@@ -24,7 +24,9 @@ from ml.warehouse import (
     PipelineSettings,
     check_handback_tables,
     check_pipeline_settings,
+    create_handback_tables,
     open_warehouse,
+    replace_rows,
     table_exists,
     transaction,
 )
@@ -36,6 +38,7 @@ GATE_MODELS = [
     "fairness_gate",
 ]
 FLAGS = "dbt build --select source:ml+"
+ELSEWHERE = "Trained in another warehouse, which has its figures."
 
 app = typer.Typer(add_completion=False)
 
@@ -142,6 +145,9 @@ def gate_words(settings: Settings, objections: list[str], doubts: list[str]) -> 
 def promote(settings: Settings, run_id: str) -> Change:
     """Make a run champion.
 
+    A run of another warehouse, such as Spark's, of which this one has only the model,
+    is taken over; its figures stay where they are.
+
     Raises
     ------
     NotPromoted
@@ -150,6 +156,8 @@ def promote(settings: Settings, run_id: str) -> Change:
         Its model is missing or damaged, or not for the features there are.
     """
     built, runs = _read(settings)
+    if run_id not in set(runs["run_id"]) and _take_over(settings, built, run_id):
+        built, runs = _read(settings)
     _require_known(run_id, runs)
     status, reason = runs.set_index("run_id").loc[run_id, ["status", "status_reason"]]
     if status == registry.CHAMPION:
@@ -209,6 +217,27 @@ def _runs(connection: duckdb.DuckDBPyConnection, settings: Settings) -> pd.DataF
     return registry.read_runs(
         connection, settings.source_system, settings.target_definition
     )
+
+
+def _take_over(settings: Settings, built: PipelineSettings, run_id: str) -> bool:
+    """Record a run whose model is there, as challenger, if it is of this source and
+    target; whether it was."""
+    row = registry.load_run(settings.models_path, run_id)
+    if row is None or (row["source_system"], row["target_definition"]) != (
+        settings.source_system,
+        settings.target_definition,
+    ):
+        return False
+    if row["status"] != registry.REFUSED:
+        row["status"] = registry.CHALLENGER
+    row |= {"promoted_at": None, "status_reason": f"{row['status_reason']} {ELSEWHERE}"}
+    path = settings.warehouse_path
+    with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
+        check_same_build(connection, built)
+        create_handback_tables(connection, "ml")
+        where = {"run_id": run_id}
+        replace_rows(connection, "ml.model_runs", pd.DataFrame([row]), where)
+    return True
 
 
 def _require_known(run_id: str, runs: pd.DataFrame) -> None:

@@ -6,6 +6,7 @@ again, on the same rows in the same order, so that the same model comes of it.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -157,10 +158,15 @@ def is_alive(spark: SparkSession) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of Spark begins with, without its stack."""
+    """What an error of Spark begins with, and the kind of Python's error inside.
+
+    Not what that says: it may hold a student's value.
+    """
     java = getattr(error, "java_exception", None)
     text = str(java.getMessage() if java is not None else error)
-    return next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    kinds = re.findall(r"^([A-Za-z_.]+(?:Error|Exception|Interrupt)):", text, re.M)
+    return f"{first} ({kinds[-1]})" if kinds else first
 
 
 def _describe_failure(error: Exception, attempts: int) -> str:

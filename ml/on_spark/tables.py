@@ -150,9 +150,16 @@ def spark_ddl(table: HandbackTable) -> str:
 
 
 def create_handback_tables(spark: SparkSession) -> None:
-    """Create the tables of source `ml` that do not exist yet."""
+    """Create the tables of source `ml` that do not exist yet.
+
+    dbt makes them in one piece. As long as nothing is in them they are made anew, in
+    partitions; a table in one piece works too, but each writer writes all of it.
+    """
     for table in handback_tables("ml").values():
         spark.sql(f"create database if not exists {table.schema}")
+        name = table.full_name
+        if table_exists(spark, name) and spark.table(name).isEmpty():
+            spark.sql(f"drop table {name}")
         spark.sql(spark_ddl(table))
 
 

@@ -339,7 +339,7 @@ def _train(
         staged.append(trained.predictions)
         for name, table in trained.trained.tables.items():
             staged.append(stage_rows(spark, name, table, {"run_id": run_id}))
-    _publish(spark, found, staged, trained, status, hold)
+    _publish(settings, spark, found, staged, trained, status, hold)
     if not any(counts.values()):
         proposal = _proposed_day(found)
         warn_nothing_to_score(found.built.as_of_date, proposal)
@@ -353,6 +353,7 @@ def _is_done(settings: Settings, found: Found) -> bool:
 
 
 def _publish(
+    settings: Settings,
     spark: SparkSession,
     found: Found,
     staged: list[Staged],
@@ -372,6 +373,7 @@ def _publish(
     if trained:
         row = _row_of_run(found, trained, status, hold)
         replace_rows(spark, RUNS, put_run(runs, row), {})
+        registry.save_run(settings.models_path, row)
     elif status == registry.CHAMPION and status != status_of(runs, run_id):
         replace_rows(spark, RUNS, _promote(runs, run_id, "Promoted."), {})
 

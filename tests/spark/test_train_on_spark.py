@@ -37,8 +37,9 @@ from ml.on_spark.points import read_points as read_points_on_spark
 from ml.on_spark.tables import read_rows, replace_rows, stage_rows
 from ml.on_spark.train import run_train_on_spark
 from ml.on_spark.training import DRIVER_POINTS, some_students
+from ml.promote import promote
 from ml.runs import Report
-from ml.score import all_probabilities, score_day
+from ml.score import all_probabilities, run_score, score_day
 from ml.settings import UserError
 from ml.train import RUN_TABLES
 from ml.warehouse import WriteBackError, open_warehouse
@@ -176,6 +177,25 @@ def test_both_engines_score_alike_with_the_artifact(trained: SparkProject) -> No
         np.testing.assert_allclose(both[name], both[f"{name}_there"], atol=1e-6)
     for name in ("risk_rank", "risk_band", "lead_days", "course_run_id", "due_at"):
         assert both[name].tolist() == both[f"{name}_there"].tolist()
+
+
+def test_duckdb_takes_over_a_model_of_spark(trained: SparkProject) -> None:
+    """`python -m ml.promote RUN_ID` and `python -m ml.score` on the other engine."""
+    _in_memory(trained)
+    settings = trained.settings
+    run_id = _artifact(trained).run_id
+    assert promote(settings, run_id).champion == run_id
+    run_score(settings, None)
+    with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+        ours = connection.execute(
+            "select risk_rank, risk_score from ml.student_scores order by 1"
+        ).df()
+        (reason,) = connection.execute(
+            "select status_reason from ml.model_runs"
+        ).fetchone()
+    there = trained.rows("select * from ml.student_scores order by risk_rank")
+    np.testing.assert_allclose(ours["risk_score"], there["risk_score"], atol=1e-6)
+    assert reason == "Promoted."
 
 
 def test_the_evaluation_is_of_the_test_period_by_the_same_model(
