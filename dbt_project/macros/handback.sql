@@ -84,6 +84,8 @@
   builds; `dbt test` and `dbt seed` drop nothing.
 #}
 {% macro drop_outdated_tables() %}
+    {# dbt has to know of the tables that are counted. #}
+    {% if not execute %}{% do activity_rows_before('') %}{% endif %}
     {% if not execute or flags.WHICH in ['test', 'seed', 'snapshot'] %}
         {{ return('') }}
     {% endif %}
