@@ -72,6 +72,7 @@ def publish(warehouse: Path, url: str, patience: float = PATIENCE_SECONDS) -> Pu
         Readers see what they saw before.
     """
     with _publication(url) as (connection, number):
+        make_schemas(connection)
         with open_warehouse(warehouse, read_only=True) as source:
             tables = tables_of(source)
             refuse_what_is_in_the_way(connection, tables)
@@ -156,7 +157,6 @@ def _publication(url: str) -> Iterator[tuple[Connection, int]]:
     """A transaction of the only publisher, and the number of its snapshot."""
     with connect(url) as connection:
         lock_out_publishers(connection)
-        make_schemas(connection)
         numbers = [int(name.split("_")[0]) for name in held_tables(connection)]
         yield connection, 1 + max(numbers, default=0)
 

@@ -22,6 +22,8 @@ HELD_IN = "student_success_data"
 # What BI tools filter by; every published table that has such a column is indexed.
 INDEXED = ("student_id", "as_of_date")
 BATCH_ROWS = 20_000
+# DuckDB would keep what it has read, up to most of the machine; beyond this it spills.
+READING_MEMORY = "512MB"
 LONGEST_NAME = 63  # bytes; PostgreSQL cuts off the rest
 
 # By DuckDB's type; as PostgreSQL itself writes them, because they are compared.
@@ -154,6 +156,8 @@ def copy_all(
     number: int,
 ) -> tuple[list[Stored], dict[str, int]]:
     """Fill a new table for each; returns them, and their rows by name."""
+    source.execute(f"set memory_limit = '{READING_MEMORY}'")
+    source.execute("set TimeZone = 'UTC'")
     stored, rows = [], {}
     with progress("Publishing", len(tables)) as on_table:
         for index, table in enumerate(tables):
@@ -192,7 +196,6 @@ def _count(source: duckdb.DuckDBPyConnection, table: Table) -> int:
 def _rows_of(source: duckdb.DuckDBPyConnection, table: Table) -> Iterator[bytes]:
     """The rows as CSV, a batch at a time, every value in DuckDB's own words."""
     values = ", ".join(_as_text(name, kind) for name, kind in table.columns.items())
-    source.execute("set TimeZone = 'UTC'")
     cursor = source.execute(f"select {values} from {table.quoted}")
     for batch in cursor.to_arrow_reader(BATCH_ROWS):
         yield _csv(batch)
