@@ -14,6 +14,8 @@ SHELL := /bin/bash
 BUILD := $(DBT) --no-use-colors build
 BRIEFLY := | awk '/ of [0-9]+ (START|PASS|OK|SKIP|NO-OP)/ { if (/START/ && ++n % 40 == 0) { print "      step " $$2 " of " $$4; fflush() } next } { print; fflush() }'
 
+LOCK := uv pip compile --universal --generate-hashes --no-strip-extras --no-header --no-annotate --python-version 3.11 --quiet
+
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 .DEFAULT_GOAL := help
 
@@ -30,6 +32,14 @@ install: .venv/installed ## Make the environment from the lock file
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch .venv/installed
+
+.PHONY: spark
+spark: .venv/spark-installed ## Add Spark to the environment (500 MB; needs Java 17)
+
+.venv/spark-installed: .venv/installed requirements-spark.lock
+	@echo "[install] Spark (a minute or two)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-spark.lock
+	@touch .venv/spark-installed
 
 .PHONY: run
 run: install ## Sample data (or yours) to flags, drafts, report and snapshot
@@ -56,7 +66,7 @@ publish: install ## Publish for BI tools: files, or TARGET=postgres
 	@$(PY) -m ml.publish $(if $(TARGET),--target $(TARGET))
 
 .PHONY: test
-test: install ## Everything that checks
+test: spark ## Everything that checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -68,7 +78,9 @@ bench: install ## Slow comparisons, apart from the tests
 
 .PHONY: lock
 lock: ## Pin the newest versions that pyproject.toml allows (needs uv)
-	uv pip compile --universal --generate-hashes --no-strip-extras --no-header --no-annotate --python-version 3.11 --extra dev --upgrade --quiet pyproject.toml -o requirements.lock
+	$(LOCK) --extra dev --upgrade pyproject.toml -o requirements.lock
+	sed -E '/^ +--hash/d; s/ \\$$//' requirements.lock > .venv/pins.txt
+	$(LOCK) --extra dev --extra spark --constraint .venv/pins.txt pyproject.toml -o requirements-spark.lock
 
 .PHONY: clean
 clean: ## Remove what the pipeline made (data/, target/, logs/), not .venv
