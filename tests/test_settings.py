@@ -140,6 +140,8 @@ WRONG = {
     "GEMINI_KEEP_REQUESTS": "maybe",
     "LOG_LEVEL": "loud",
     "WAREHOUSE_PATH": "main.duckdb",
+    "WAREHOUSE_MEMORY_LIMIT": "80%",
+    "WAREHOUSE_THREADS": "0",
     "MODELS_PATH": " ",
 }
 
