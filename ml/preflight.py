@@ -18,7 +18,9 @@ from typing import Any
 
 import duckdb
 import yaml
+from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from dbt.adapters.duckdb.plugins import BasePlugin
+from dbt_common.exceptions import DbtRuntimeError
 
 from ml.forgotten import Forgotten
 from ml.settings import (
@@ -26,6 +28,7 @@ from ml.settings import (
     STAGING_FOLDER,
     Settings,
     UserError,
+    load_limits,
     load_settings,
 )
 
@@ -594,7 +597,16 @@ def report(
 
 
 class Plugin(BasePlugin):
-    """Lets dbt ask for the report, and for the forgotten, in SQL."""
+    """Gives dbt the limits, and lets it ask for the report and the forgotten in SQL."""
+
+    def update_connection_config(
+        self, creds: DuckDBCredentials, config: dict[str, Any]
+    ) -> None:
+        """Open the warehouse within its limits; dbt does not read `.env`."""
+        try:
+            config.update(load_limits(env_file=None))
+        except UserError as error:
+            raise DbtRuntimeError(str(error)) from None
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
         """Register the functions on a connection that dbt has opened."""

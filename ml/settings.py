@@ -9,7 +9,7 @@ import re
 from datetime import date
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -89,6 +89,8 @@ ALLOWED = {
     "spark_driver_host": "use a name or an address of this machine",
     "spark_shuffle_partitions": "use a whole number from 1 to 100000",
     "log_level": "use one of " + ", ".join(LOG_LEVELS),
+    "warehouse_memory_limit": "use a size such as 4GB or 800MB, or nothing",
+    "warehouse_threads": "use a whole number from 1 to 1024, or nothing",
     "warehouse_path": "use the path of a DuckDB file not called main.duckdb",
     "models_path": "use the path of a folder",
     "data_processed_path": "use the path of a folder",
@@ -116,16 +118,50 @@ class SettingsError(UserError):
     """One or more settings have values that are not allowed."""
 
 
+Loaded = TypeVar("Loaded", bound="WarehouseLimits")
+
+
 def known_sources() -> tuple[str, ...]:
     """Names that SOURCE_SYSTEM may have: a folder of staging models each."""
     folders = {path.name for path in STAGING_FOLDER.glob("*") if path.is_dir()}
     return tuple(sorted(folders | {"sample", "platform", "oulad"}))
 
 
-class Settings(BaseSettings):
-    """Every setting; the environment beats `.env`, which beats the default."""
+class WarehouseLimits(BaseSettings):
+    """What DuckDB may use; `dbt` reads these three and leaves the others to macros."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    warehouse_memory_limit: str = ""
+    warehouse_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    warehouse_temp_path: str = ""
+
+    @field_validator("warehouse_memory_limit")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        if not re.fullmatch(r"(\d+(\.\d+)?\s*[KMGT]i?B)?", value.strip(), re.I):
+            raise ValueError(ALLOWED["warehouse_memory_limit"])
+        return value.strip()
+
+    @field_validator("warehouse_threads", mode="before")
+    @classmethod
+    def _no_threads_is_none(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @property
+    def warehouse_limits(self) -> dict[str, Any]:
+        """The limits that are set, as DuckDB's own options."""
+        temp = self.warehouse_temp_path.strip()
+        options = {
+            "memory_limit": self.warehouse_memory_limit,
+            "threads": str(self.warehouse_threads or ""),
+            "temp_directory": temp and str(PROJECT_ROOT / Path(temp).expanduser()),
+        }
+        return {name: value for name, value in options.items() if value}
+
+
+class Settings(WarehouseLimits):
+    """Every setting; the environment beats `.env`, which beats the default."""
 
     source_system: str = "sample"
     data_raw_path: str = ""
@@ -487,6 +523,9 @@ class Settings(BaseSettings):
             "spark_driver_memory": self.spark_driver_memory,
             "spark_driver_host": self.spark_driver_host,
             "spark_shuffle_partitions": str(self.spark_shuffle_partitions),
+            "warehouse_memory_limit": self.warehouse_memory_limit,
+            "warehouse_threads": str(self.warehouse_threads or ""),
+            "warehouse_temp_path": self.warehouse_temp_path,
         }
         return {name.upper(): value for name, value in shown.items()}
 
@@ -504,9 +543,18 @@ def load_settings(env_file: Path | None = PROJECT_ROOT / ".env") -> Settings:
     SettingsError
         Naming every variable with a value that is not allowed, and what is.
     """
+    return _load(Settings, env_file)
+
+
+def load_limits(env_file: Path | None = PROJECT_ROOT / ".env") -> dict[str, Any]:
+    """The limits of the warehouse, as `load_settings` reads all settings."""
+    return _load(WarehouseLimits, env_file).warehouse_limits
+
+
+def _load(kind: type[Loaded], env_file: Path | None) -> Loaded:
     try:
         # mypy does not know this argument of pydantic-settings.
-        return Settings(_env_file=env_file)  # type: ignore[call-arg]
+        return kind(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError(_describe(error)) from None
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from ml.settings import PROJECT_ROOT, Settings, UserError
+from ml.settings import PROJECT_ROOT, Settings, UserError, load_limits
 
 HANDBACK_DDL = (
     PROJECT_ROOT / "dbt_project" / "models" / "marts" / "_handback__sources.yml"
@@ -143,9 +143,10 @@ def _connect(
     path: Path, read_only: bool, wait_seconds: float
 ) -> duckdb.DuckDBPyConnection:
     deadline = time.monotonic() + wait_seconds
+    limits = load_limits()
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only)
+            return duckdb.connect(str(path), read_only=read_only, config=limits)
         except duckdb.IOException as error:
             if "lock" not in str(error).lower():
                 raise

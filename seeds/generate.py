@@ -242,6 +242,7 @@ def generate(
     dirt: bool = True,
     truth: Path | None = None,
     detail: float = 1.0,
+    diligence: float = 1.0,
 ) -> dict[str, int]:
     """Write every table; return the number of good rows by table.
 
@@ -262,6 +263,9 @@ def generate(
     detail
         Factor on the number of activity_events; nothing else changes by it
         but the random choices.
+    diligence
+        Factor on the chance of studying on a day. Whoever studies more also
+        answers and passes more, so above 1 the base rates are not the sample's.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = Files(out, file_format, truth, dirt)
@@ -273,7 +277,7 @@ def generate(
     for number, first in enumerate(range(1, students + 1, CHUNK)):
         rng = np.random.default_rng([seed, number])
         drawn = draw_students(rng, first, min(CHUNK, students + 1 - first))
-        chunk = Chunk(rng, drawn, detail, next_id)
+        chunk = Chunk(rng, drawn, detail, diligence, next_id)
         chunk.run()
         next_id = chunk.next_id
         chunk.rows["students"].append(student_table(rng, drawn))
@@ -297,6 +301,7 @@ def read_arguments() -> argparse.Namespace:
     add("--dirt", action=argparse.BooleanOptionalAction, default=True)
     add("--truth", type=Path, help="file for the probabilities, outside seeds/")
     add("--detail", type=float, default=1.0, help="factor on activity_events")
+    add("--diligence", type=float, default=1.0, help="factor on the chance to study")
     arguments = parser.parse_args()
     truth = arguments.truth
     if truth is not None and truth.suffix not in (".csv", ".parquet"):
@@ -325,6 +330,7 @@ def main() -> None:
         arguments.dirt,
         arguments.truth,
         arguments.detail,
+        arguments.diligence,
     )
     for name, rows in written.items():
         print(f"{rows:>12,} {name}")

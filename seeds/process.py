@@ -89,12 +89,18 @@ class Chunk:
     """One chunk of students: simulates them and collects the rows."""
 
     def __init__(
-        self, rng: np.random.Generator, students: Students, detail: float, next_id: int
+        self,
+        rng: np.random.Generator,
+        students: Students,
+        detail: float,
+        diligence: float,
+        next_id: int,
     ) -> None:
         size = len(students.number)
         self.rng = rng
         self.students = students
         self.detail = detail
+        self.diligence = diligence
         self.next_id = next_id  # of the next subscription
         self.history = History(size)
         self.shared_id = np.full(size, NOBODY)
@@ -270,7 +276,7 @@ class Chunk:
         """
         e, students = enrolled, self.students
         effort = students.effort[e.who] + (0.2 if e.attempt > 1 else 0.0)
-        rate, draw = study_days(self.rng, e, effort)
+        rate, draw = study_days(self.rng, e, effort, self.diligence)
         studying = Studying(
             self.rng, e, students.ability[e.who], quarters, asked, self.detail
         )

@@ -221,13 +221,16 @@ def sign_ins(student: np.ndarray, at: np.ndarray) -> pa.Table:
 
 
 def study_days(
-    rng: np.random.Generator, enrolled: Enrollments, effort: np.ndarray
+    rng: np.random.Generator,
+    enrolled: Enrollments,
+    effort: np.ndarray,
+    diligence: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Chance of studying and the draw it is held against, by day (matrices).
 
     Effort is persistent, differs by enrollment and by week, and grows towards
-    the exam, for procrastinators more. Nobody studies on the day of the
-    purchase, nor from the withdrawal on.
+    the exam, for procrastinators more; `diligence` multiplies everybody's
+    chance. Nobody studies on the day of the purchase, nor from the withdrawal on.
     """
     size = len(enrolled.who)
     effort = (effort + rng.normal(0, 0.45, size)).astype(np.float32)
@@ -235,7 +238,7 @@ def study_days(
     weeks = rng.normal(0, 0.55, (size, DAYS // 7)).astype(np.float32)
     nearness = (np.arange(DAYS, dtype=np.float32) / DAYS) - 0.7
     rate = np.exp(np.repeat(weeks, 7, axis=1) + putting_off[:, None] * nearness)
-    rate *= 0.080 * np.exp(effort)[:, None]
+    rate *= 0.080 * diligence * np.exp(effort)[:, None]
     day = enrolled.exam_day[:, None] - DAYS + np.arange(DAYS)
     open_days = (day > enrolled.start[:, None] // DAY) & (
         day < enrolled.withdrawn_day[:, None]

@@ -517,6 +517,32 @@ def test_detail_adds_events_and_nothing_else(tmp_path):
     assert all(0.9 < factor < 1.1 for factor in grown.values()), grown
 
 
+def test_diligence_adds_days_of_study_and_not_more_to_each(tmp_path):
+    found = {}
+    for diligence in (1, 4):
+        out = tmp_path / str(diligence)
+        generate("--students", 800, "--no-dirt", "--diligence", diligence, "--out", out)
+        found[diligence] = (
+            opened(out, "csv")
+            .sql(
+                """
+                select
+                    count(distinct (student_id, created_at[:10])) as study_days,
+                    count(*) / count(distinct (student_id, created_at[:10]))
+                        as answers_a_day,
+                    (select count(*) from subscriptions) as subscriptions
+                from quiz_question_answers
+                """
+            )
+            .df()
+            .iloc[0]
+        )
+    grown = found[4] / found[1]
+    assert 2.5 < grown["study_days"] < 4, grown
+    assert 0.9 < grown["answers_a_day"] < 1.1, grown
+    assert 0.8 < grown["subscriptions"] < 1.1, grown
+
+
 @pytest.mark.bench
 def test_time_grows_no_faster_than_the_events(tmp_path):
     rates = []

@@ -145,6 +145,8 @@ WRONG = {
     "SPARK_SHUFFLE_PARTITIONS": "0",
     "LOG_LEVEL": "loud",
     "WAREHOUSE_PATH": "main.duckdb",
+    "WAREHOUSE_MEMORY_LIMIT": "80%",
+    "WAREHOUSE_THREADS": "0",
     "MODELS_PATH": " ",
     "PUBLISH_POSTGRES_URL": "mysql://host/database",
 }

@@ -12,8 +12,11 @@ import duckdb
 import pandas as pd
 import pytest
 import yaml
+from dbt.adapters.duckdb.credentials import DuckDBCredentials
+from dbt.adapters.duckdb.environments import Environment
+from dbt_common.exceptions import DbtRuntimeError
 
-from ml.settings import Settings
+from ml.settings import PROJECT_ROOT, Settings
 from ml.warehouse import (
     HANDBACK_DDL,
     SettingsMismatch,
@@ -123,6 +126,43 @@ def test_the_file_is_closed_after_an_error(path: Path) -> None:
         raise ZeroDivisionError
     process = _hold(path, 0)
     assert process.wait() == 0
+
+
+@pytest.fixture
+def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int, str]:
+    """Limits in the environment, as DuckDB tells them."""
+    monkeypatch.setenv("WAREHOUSE_MEMORY_LIMIT", "1GiB")
+    monkeypatch.setenv("WAREHOUSE_THREADS", "1")
+    monkeypatch.setenv("WAREHOUSE_TEMP_PATH", str(tmp_path / "spilled"))
+    return ("1.0 GiB", 1, str(tmp_path / "spilled"))
+
+
+LIMITS = (
+    "select current_setting('memory_limit'), current_setting('threads'),"
+    " current_setting('temp_directory')"
+)
+
+
+def test_python_opens_it_within_the_limits(
+    path: Path, limits: tuple[str, int, str]
+) -> None:
+    with open_warehouse(path) as connection:
+        assert connection.execute(LIMITS).fetchone() == limits
+
+
+def test_dbt_opens_it_within_the_limits(
+    path: Path, limits: tuple[str, int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = yaml.safe_load((PROJECT_ROOT / "profiles.yml").read_text())
+    profile = output["student_success"]["outputs"]["dev"] | {"path": str(path)}
+    profile = {k: v for k, v in profile.items() if k not in ("type", "threads")}
+    credentials = DuckDBCredentials.from_dict(profile)
+    plugins = Environment.initialize_plugins(credentials)
+    with Environment.initialize_db(credentials, plugins) as connection:
+        assert connection.execute(LIMITS).fetchone() == limits
+    monkeypatch.setenv("WAREHOUSE_THREADS", "many")
+    with pytest.raises(DbtRuntimeError, match="WAREHOUSE_THREADS='many'"):
+        Environment.initialize_db(credentials, plugins)
 
 
 # ---------------------------------------------------------------- writing
