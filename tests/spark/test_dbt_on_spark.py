@@ -14,6 +14,7 @@ from dbt.cli.main import dbtRunner
 from dbt.contracts.results import RunResult
 from pyspark.sql import SparkSession
 
+from ml.forgotten import Forgotten
 from ml.settings import PROJECT_ROOT, load_settings
 from ml.spark import open_spark
 from ml.warehouse import HANDBACK_SOURCES, handback_tables
@@ -236,3 +237,22 @@ def test_macros_on_odd_values(scratch: Path, spark: SparkSession) -> None:
 
     assert len(expected.rows) == len(values)
     assert not differences(expected, read_spark(spark, "answers"))[:20]
+
+
+def test_forgotten_students_are_in_no_table(scratch: Path, spark: SparkSession) -> None:
+    scratch = scratch / "forgotten_students"
+    folder = scratch / "who [forgot]"
+    for student in ("s5", "s11"):
+        assert Forgotten(folder).remember("sample", student)
+    chosen = ["--select", "students", "courses", "stg_platform__students"]
+    settings = {"FORGOTTEN_PATH": str(folder)}
+
+    dbt_on_duckdb(scratch, *MODELS, *chosen, **settings)
+    copy_handback(scratch, spark)
+    dbt_on_spark(scratch, *MODELS, *chosen, **settings)
+
+    for table in ("raw.students", "staging.stg_platform__students"):
+        rows = spark.table(table)
+        assert rows.count() > 1000
+        assert rows.where("student_id in ('s5', 's11')").count() == 0
+    compare(scratch, spark)
