@@ -50,6 +50,13 @@ BUILD = (
     "unit_test",
 )
 MODELS = ("build", "--exclude-resource-types", "test", "unit_test")
+# Where raw values are read; what follows is compared on the sample and on OULAD.
+READING = (
+    "--select",
+    "path:dbt_project/models/staging",
+    "path:dbt_project/models/intermediate/core",
+    "path:dbt_project/models/intermediate/quarantine",
+)
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +161,9 @@ def test_odd_files(scratch: Path, spark: SparkSession) -> None:
     make_odd(folder)
     settings = {"SOURCE_SYSTEM": "platform", "DATA_RAW_PATH": str(folder)}
 
-    dbt_on_duckdb(scratch, *MODELS, **settings)
+    dbt_on_duckdb(scratch, *MODELS, *READING, **settings)
     copy_handback(scratch, spark)
-    dbt_on_spark(scratch, *MODELS, **settings)
+    dbt_on_spark(scratch, *MODELS, *READING, **settings)
 
     compare(scratch, spark)
 
@@ -180,11 +187,10 @@ def test_oulad_with_dirt(scratch: Path, spark: SparkSession) -> None:
     folder = scratch / "raw"
     write_files(folder, FILES)
     settings = {"SOURCE_SYSTEM": "oulad", "DATA_RAW_PATH": str(folder)}
-    staging = [*MODELS, "--select", "path:dbt_project/models/staging/oulad"]
 
-    dbt_on_duckdb(scratch, *staging, **settings)
+    dbt_on_duckdb(scratch, *MODELS, *READING, **settings)
     copy_handback(scratch, spark)
-    dbt_on_spark(scratch, *staging, **settings)
+    dbt_on_spark(scratch, *MODELS, *READING, **settings)
 
     compare(scratch, spark)
 
@@ -256,3 +262,20 @@ def test_forgotten_students_are_in_no_table(scratch: Path, spark: SparkSession) 
         assert rows.count() > 1000
         assert rows.where("student_id in ('s5', 's11')").count() == 0
     compare(scratch, spark)
+
+
+def test_a_killed_run_leaves_nothing_in_the_way(
+    scratch: Path, spark: SparkSession
+) -> None:
+    table = "stg_platform__students"
+    folder = scratch / "spark" / "tables" / "staging.db" / table
+    dbt_on_spark(scratch, "seed", "--select", "students")
+    spark.sql(f"drop table if exists staging.{table}")
+    spark.sql("create table raw_files.unfinished_run (a int)")
+    (folder / "_temporary").mkdir(parents=True)
+    (folder / "_temporary" / "part").write_text("half a file")
+
+    dbt_on_spark(scratch, "run", "--select", table)
+
+    assert spark.table(f"staging.{table}").count() > 1000
+    assert not spark.catalog.tableExists("raw_files.unfinished_run")
