@@ -46,6 +46,7 @@ CODE = (
     "metrics",
     "refits",
     "score",
+    "scorer",
     "search",
     "studies",
     "training",

@@ -1,38 +1,48 @@
-"""Score a day with a trained model: `python -m ml.score [--as-of 2014-06-01]`."""
+"""Score a day with a trained model: `python -m ml.score [--as-of 2014-06-01]`.
+
+The points to score are copied out of the warehouse into a scratch database, scored
+there batch by batch, and the rows brought back in one transaction: the warehouse is
+open at the beginning and at the end, however long scoring takes, and memory does not
+grow with the number of points.
+"""
 
 import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import duckdb
-import numpy as np
 import pandas as pd
 import typer
 
-from ml.boosting import contributions, margins, plain_matrix
-from ml.calibrate import confidence
 from ml.cli import clean_errors, start_logging
-from ml.dataset import KEY, Points, read_points
+from ml.dataset import KEY, feature_kinds, refuse_lost, scoring_points_query
 from ml.dbt import run_dbt
-from ml.explain import read_feature_docs, tell_reasons
-from ml.features import contract_differences, encode
+from ml.explain import read_feature_docs
+from ml.features import CATEGORY, FeatureContract, contract_differences
 from ml.registry import REFUSED, Artifact, find_champion, load_artifact, read_runs
+from ml.scorer import BATCH_ROWS, POINT_COLUMNS, RANK, Scorer, median_query
 from ml.settings import Settings, UserError, load_settings
 from ml.warehouse import (
     PipelineSettings,
+    WriteBackError,
     check_pipeline_settings,
     create_handback_tables,
+    find_handback_table,
+    limit_resources,
+    open_scratch,
     open_warehouse,
     read_pipeline_settings,
-    read_rows,
-    replace_rows,
+    stream,
     transaction,
-    typed_rows,
 )
 
 SCORES = "ml.student_scores"
 REASONS = "ml.score_reasons"
+# Tables of the scratch database.
+POINTS = "points"
+NEW_SCORES = "new_scores"
+NEW_REASONS = "new_reasons"
 # A day's scores are worth waiting for whoever holds the warehouse.
 WRITE_WAIT_SECONDS = 300.0
 # Unit tests are about the code, which does not change from day to day.
@@ -62,15 +72,41 @@ class NoChampion(UserError):
 
 @dataclass(frozen=True)
 class Scored:
-    """Rows of `student_scores` and `score_reasons` of one run and day."""
+    """Rows of one run and day that lie in the scratch database, by risk band."""
 
     run_id: str
     as_of_date: date
-    scores: pd.DataFrame
-    reasons: pd.DataFrame
+    bands: dict[str, int]
+
+    @property
+    def points(self) -> int:
+        """How many points have a score."""
+        return sum(self.bands.values())
 
 
-# ---------------------------------------------------------------- computing
+# ---------------------------------------------------------------- reading
+
+
+def copy_points(
+    connection: duckdb.DuckDBPyConnection,
+    scratch: duckdb.DuckDBPyConnection,
+    kinds: dict[str, str],
+) -> int:
+    """Copy the scoring points into the scratch database; returns how many.
+
+    Raises
+    ------
+    UserError
+        A point has no row of features.
+    """
+    query = scoring_points_query(POINT_COLUMNS, kinds)
+    create = f"create table {POINTS} as select * from streamed"
+    stream(connection, query, scratch, create)
+    ((points, lost),) = scratch.execute(
+        f"select count(*), count(*) filter (not has_features) from {POINTS}"
+    ).fetchall()
+    refuse_lost(lost)
+    return int(points)
 
 
 def check_contract(artifact: Artifact, kinds: dict[str, str]) -> None:
@@ -84,135 +120,129 @@ def check_contract(artifact: Artifact, kinds: dict[str, str]) -> None:
         )
 
 
-def score_day(
-    artifact: Artifact, points: Points, as_of_date: date, window_days: int
+def peer_medians(
+    scratch: duckdb.DuckDBPyConnection, contract: FeatureContract
+) -> dict[str, float]:
+    """Middle value of each number or boolean among all points; NaN for text."""
+    medians = dict.fromkeys(contract.names, float("nan"))
+    for name, kind in contract.kinds.items():
+        if kind != CATEGORY:
+            found = scratch.execute(median_query(POINTS, name)).fetchall()[0][0]
+            medians[name] = float("nan") if found is None else float(found)
+    return medians
+
+
+# ---------------------------------------------------------------- computing
+
+
+def score_points(
+    artifact: Artifact,
+    scratch: duckdb.DuckDBPyConnection,
+    as_of_date: date,
+    window_days: int,
+    batch_rows: int = BATCH_ROWS,
 ) -> Scored:
-    """Score the scoring points of a day and say why.
+    """Score the points that `copy_points` has copied, and say why.
 
-    Raises
-    ------
-    ContractMismatch
-        The features are not those of the model.
+    The rows stay in the scratch database, beside those of other runs.
     """
-    check_contract(artifact, points.kinds)
-    day = points.take(points.targets["is_scoring_point"])
-    if not len(day):
-        return Scored(artifact.run_id, as_of_date, _no_scores(), _no_reasons())
-    rows = encode(day.features, artifact.contract)
-    matrix = plain_matrix(rows, artifact.contract)
-    scores = score_table(artifact, day, all_probabilities(artifact, matrix))
-    told = tell_reasons(
-        contributions(artifact.model, matrix)[:, :-1],
-        day.features,
-        artifact.contract,
-        read_feature_docs(),
-        window_days,
-    )
-    keys = day.targets[KEY].iloc[told["point"].to_numpy()].reset_index(drop=True)
-    reasons = keys.join(told.drop(columns="point")).assign(run_id=artifact.run_id)
-    return Scored(artifact.run_id, as_of_date, scores, reasons)
-
-
-def all_probabilities(artifact: Artifact, matrix: Any) -> np.ndarray:
-    """Calibrated probabilities of the model (first column) and the fold models."""
-    models = [artifact.model, *artifact.fold_models]
-    return np.column_stack(
-        [artifact.calibration.apply(margins(model, matrix)) for model in models]
-    )
-
-
-def score_table(
-    artifact: Artifact, day: Points, probabilities: np.ndarray
-) -> pd.DataFrame:
-    """Rows of `student_scores` but for `scored_at`."""
-    columns = [*KEY, "course_run_id", "due_at", "lead_days"]
-    risk = probabilities[:, 0]
-    return day.targets[columns].assign(
-        run_id=artifact.run_id,
-        risk_score=risk,
-        risk_rank=rank_by_risk(risk, day),
-        risk_band=artifact.bands.name(risk),
-        confidence=confidence(probabilities),
-    )
-
-
-def rank_by_risk(risk: np.ndarray, day: Points) -> np.ndarray:
-    """Ranks from 1; of equal risks the longer record of misses first, then the key."""
-    missed = (
-        day.features["record_assessments_missed"].fillna(-1)
-        if "record_assessments_missed" in day.features
-        else 0
-    )
-    table = day.targets[KEY].assign(risk=risk, missed=missed)
-    order = table.sort_values(
-        ["risk", "missed", *KEY], ascending=[False, False, *[True] * len(KEY)]
-    ).index
-    ranks = np.empty(len(table), dtype=np.int64)
-    ranks[order] = np.arange(1, len(table) + 1)
-    return ranks
-
-
-def _no_scores() -> pd.DataFrame:
-    columns = [
-        *KEY,
-        "course_run_id",
-        "due_at",
-        "lead_days",
-        "run_id",
-        "risk_score",
-        "risk_rank",
-        "risk_band",
-        "confidence",
-    ]
-    return pd.DataFrame(columns=columns)
-
-
-def _no_reasons() -> pd.DataFrame:
-    columns = [
-        *KEY,
-        "run_id",
-        "reason_rank",
-        "feature",
-        "feature_value",
-        "peer_median",
-        "contribution",
-        "sentence",
-        "sentence_student",
-        "is_actionable",
-    ]
-    return pd.DataFrame(columns=columns)
+    medians = peer_medians(scratch, artifact.contract)
+    scorer = Scorer(artifact, read_feature_docs(), medians, window_days)
+    for table, source in ((NEW_SCORES, SCORES), (NEW_REASONS, REASONS)):
+        columns = find_handback_table(source).columns
+        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        scratch.execute(f"create table if not exists {table} ({typed})")
+    scratch.execute(f"alter table {NEW_SCORES} add column if not exists missed double")
+    reader = scratch.cursor().execute(f"from {POINTS}").to_arrow_reader(batch_rows)
+    with transaction(scratch):
+        for batch in reader:
+            scores, reasons = scorer.score(batch)
+            for table, rows in ((NEW_SCORES, scores), (NEW_REASONS, reasons)):
+                scratch.register("rows", rows)
+                scratch.execute(f"insert into {table} by name select * from rows")
+                scratch.unregister("rows")
+    bands = scratch.execute(
+        f"select risk_band, count(*) from {NEW_SCORES} where run_id = ? group by all",
+        [artifact.run_id],
+    ).fetchall()
+    return Scored(artifact.run_id, as_of_date, dict(bands))
 
 
 # ---------------------------------------------------------------- writing
 
 
-def write_scores(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
+def write_scores(
+    connection: duckdb.DuckDBPyConnection,
+    scratch: duckdb.DuckDBPyConnection,
+    scored: Scored,
+) -> None:
     """Put a run's scores of a day in the place of its earlier ones.
 
     Runs in the caller's transaction. A score that has not changed keeps its
     `scored_at`; where none has, nothing is written.
     """
-    where = {"run_id": scored.run_id, "as_of_date": scored.as_of_date}
+    limit_resources(connection)
+    where = f"run_id = '{scored.run_id}' and as_of_date = date '{scored.as_of_date}'"
+    ranked = (
+        f"select * exclude missed replace (row_number() over (order by {RANK})"
+        f" as risk_rank) from {NEW_SCORES} where run_id = '{scored.run_id}'"
+    )
+    create = "create or replace temp table ranked as select * from streamed"
+    stream(scratch, ranked, connection, create)
+    _check_ranked(connection, scored)
+    if _first_times(connection, where):
+        connection.execute(f"delete from {SCORES} where {where}")
+        connection.execute(f"insert into {SCORES} by name from ranked order by all")
+    if _digest(connection, REASONS, where) != _digest(scratch, NEW_REASONS, where):
+        connection.execute(f"delete from {REASONS} where {where}")
+        reasons = f"from {NEW_REASONS} where {where}"
+        insert = f"insert into {REASONS} by name select * from streamed"
+        stream(scratch, reasons, connection, insert)
+    connection.execute("drop table ranked")
+
+
+def _check_ranked(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
+    """Raise WriteBackError where rows would not be replaced by the next scoring."""
+    ((rows, keys, elsewhere),) = connection.execute(
+        f"select count(*), count(distinct ({', '.join(KEY)})),"
+        " count(*) filter (as_of_date <> ?) from ranked",
+        [scored.as_of_date],
+    ).fetchall()
+    if rows != keys:
+        raise WriteBackError(f"{SCORES}: {rows - keys} rows repeat a key.")
+    if elsewhere:
+        raise WriteBackError(
+            f"{SCORES}: {elsewhere} rows lie outside as_of_date = {scored.as_of_date}."
+        )
+
+
+def _first_times(connection: duckdb.DuckDBPyConnection, where: str) -> bool:
+    """Fill in when each score was first computed as it is; whether any has changed."""
+    names = [
+        name for name in find_handback_table(SCORES).columns if name != "scored_at"
+    ]
+    same = " and ".join(
+        f"ranked.{name} is not distinct from before.{name}" for name in names
+    )
+    connection.execute(
+        f"update ranked set scored_at = before.scored_at"
+        f" from (from {SCORES} where {where}) as before where {same}"
+    )
     now = datetime.now(UTC).replace(tzinfo=None)
-    scores = typed_rows(SCORES, scored.scores.assign(scored_at=now))
-    before = read_rows(connection, SCORES, where)
-    scores["scored_at"] = _first_times(scores, before)
-    if not scores.equals(before):
-        replace_rows(connection, SCORES, scores, where)
-    reasons = typed_rows(REASONS, scored.reasons)
-    if not reasons.equals(read_rows(connection, REASONS, where)):
-        replace_rows(connection, REASONS, reasons, where)
+    ((before, kept, rows),) = connection.execute(
+        f"select (select count(*) from {SCORES} where {where}),"
+        " count(scored_at), count(*) from ranked"
+    ).fetchall()
+    connection.execute("update ranked set scored_at = ? where scored_at is null", [now])
+    return not before == kept == rows
 
 
-def _first_times(scores: pd.DataFrame, before: pd.DataFrame) -> pd.Series:
-    """When each score was first computed as it is."""
-    key = ["run_id", *KEY]
-    both = scores.merge(before, on=key, how="left", suffixes=("", "_before"))
-    same = both["scored_at_before"].notna()
-    for name in scores.columns.drop([*key, "scored_at"]):
-        old, new = both[f"{name}_before"], both[name]
-        same &= (old == new) | (old.isna() & new.isna())
-    return both["scored_at_before"].where(same, both["scored_at"])
+def _digest(connection: duckdb.DuckDBPyConnection, table: str, where: str) -> object:
+    """A number that differs where a row does, whatever their order."""
+    columns = ", ".join(find_handback_table(REASONS).columns)
+    return connection.execute(
+        f"select count(*), sum(hash({columns})) from {table} where {where}"
+    ).fetchall()
 
 
 # ---------------------------------------------------------------- command
@@ -289,28 +319,29 @@ def run_score(settings: Settings, as_of_date: date | None) -> Scored:
         champion_artifact(settings, runs)
         if built_day != as_of_date:
             build_day(settings, as_of_date)
-    with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+    with open_scratch(settings.warehouse_path) as scratch:
+        return _score_built(settings, scratch)
+
+
+def _score_built(settings: Settings, scratch: duckdb.DuckDBPyConnection) -> Scored:
+    path = settings.warehouse_path
+    with open_warehouse(path, read_only=True) as connection:
+        limit_resources(connection)
         built = check_pipeline_settings(connection, settings)
         runs = read_runs(connection, settings.source_system, settings.target_definition)
-        points = read_points(connection)
-        proposal = proposed_day(connection)
-    artifact = champion_artifact(settings, runs)
-    scored = score_day(
-        artifact, points, built.as_of_date, settings.observation_window_days
-    )
-    if scored.scores.empty:
-        warn_nothing_to_score(built.as_of_date, proposal)
-    _write(settings, built, scored)
-    return scored
-
-
-def _write(settings: Settings, built: PipelineSettings, scored: Scored) -> None:
-    path = settings.warehouse_path
+        artifact = champion_artifact(settings, runs)
+        kinds = feature_kinds(connection)
+        check_contract(artifact, kinds)
+        if not copy_points(connection, scratch, kinds):
+            warn_nothing_to_score(built.as_of_date, proposed_day(connection))
+    window = settings.observation_window_days
+    scored = score_points(artifact, scratch, built.as_of_date, window)
     with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
         check_same_build(connection, built)
         create_handback_tables(connection, "ml")
         with transaction(connection):
-            write_scores(connection, scored)
+            write_scores(connection, scratch, scored)
+    return scored
 
 
 def check_same_build(
@@ -341,10 +372,10 @@ def main(
         settings = load_settings()
         start_logging(settings)
         scored = run_score(settings, as_of.date() if as_of else None)
-        counts = scored.scores["risk_band"].value_counts()
+        counts = scored.bands
         bands = ", ".join(f"{counts.get(b, 0)} {b}" for b in ("high", "medium", "low"))
         print(
-            f"{len(scored.scores)} scores as of {scored.as_of_date} "
+            f"{scored.points} scores as of {scored.as_of_date} "
             f"by {scored.run_id}: {bands}"
         )
 

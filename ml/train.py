@@ -23,9 +23,11 @@ from ml.score import (
     WRITE_WAIT_SECONDS,
     ContractMismatch,
     Scored,
+    check_contract,
     check_same_build,
+    copy_points,
     proposed_day,
-    score_day,
+    score_points,
     warn_nothing_to_score,
     write_scores,
 )
@@ -36,6 +38,7 @@ from ml.warehouse import (
     PipelineSettings,
     check_pipeline_settings,
     create_handback_tables,
+    open_scratch,
     open_warehouse,
     read_rows,
     replace_rows,
@@ -65,6 +68,7 @@ class Inputs:
     points: Points
     attributes: pd.DataFrame
     runs: pd.DataFrame
+    to_score: int
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,24 @@ class Report:
 # ---------------------------------------------------------------- reading
 
 
-def read_inputs(settings: Settings) -> Inputs:
-    """Read points and runs into memory and let go of the warehouse."""
+def read_inputs(
+    settings: Settings, scratch: duckdb.DuckDBPyConnection | None = None
+) -> Inputs:
+    """Read points and runs into memory and let go of the warehouse.
+
+    What is to be scored goes into the scratch database, if there is one.
+    """
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
         built = check_pipeline_settings(connection, settings)
+        points = read_points(connection)
         return Inputs(
             built=built,
-            points=read_points(connection),
+            points=points,
             attributes=read_attributes(connection),
             runs=registry.read_runs(
                 connection, settings.source_system, settings.target_definition
             ),
+            to_score=copy_points(connection, scratch, points.kinds) if scratch else 0,
         )
 
 
@@ -274,7 +285,19 @@ def run_train(
     with_studies
         Run the studies too, unless the run has them already.
     """
-    found = read_inputs(settings)
+    with open_scratch(settings.warehouse_path) as scratch:
+        return _run_train(settings, scratch, force, with_refit, promote, with_studies)
+
+
+def _run_train(
+    settings: Settings,
+    scratch: duckdb.DuckDBPyConnection,
+    force: bool,
+    with_refit: bool,
+    promote: bool,
+    with_studies: bool,
+) -> Report:
+    found = read_inputs(settings, scratch)
     headline = headline_lead(settings.prediction_leads)
     as_of_date = found.built.as_of_date
     split = split_points(found.points, settings.test_from, as_of_date, headline)
@@ -303,7 +326,7 @@ def run_train(
     promote = promote and not refused
     takes_charge = _takes_charge(found.runs, serving, refused, promote)
     hold = takes_charge and settings.fairness_max_gap is not None
-    scored = _score_all(settings, found, serving, refused, promote, hold)
+    scored = _score_all(settings, found, scratch, serving, refused, promote, hold)
     decisions = _decide(settings, found.runs, trained, artifact.run_id, headline)
     path = settings.warehouse_path
     with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
@@ -323,8 +346,8 @@ def run_train(
             if refitted:
                 write_refit(connection, refitted, as_of_date, promote, hold)
             for each in scored:
-                write_scores(connection, each)
-        if not found.points.targets["is_scoring_point"].any():
+                write_scores(connection, scratch, each)
+        if not found.to_score:
             proposal = proposed_day(connection, split.test_from)
             warn_nothing_to_score(as_of_date, proposal)
     if hold:
@@ -405,6 +428,7 @@ def _is_studied(settings: Settings, run_id: str) -> bool:
 def _score_all(
     settings: Settings,
     found: Inputs,
+    scratch: duckdb.DuckDBPyConnection,
     serving: Artifact,
     refused: bool,
     promote: bool,
@@ -415,7 +439,7 @@ def _score_all(
     window = settings.observation_window_days
     scored = []
     if not refused:
-        scored.append(score_day(serving, found.points, as_of_date, window))
+        scored.append(score_points(serving, scratch, as_of_date, window))
     status = registry.choose_status(
         serving.run_id,
         refused,
@@ -429,7 +453,8 @@ def _score_all(
         return scored
     try:
         artifact = registry.load_artifact(settings.models_path, str(champion))
-        scored.append(score_day(artifact, found.points, as_of_date, window))
+        check_contract(artifact, found.points.kinds)
+        scored.append(score_points(artifact, scratch, as_of_date, window))
     except (registry.ArtifactError, ContractMismatch) as error:
         log.warning("The champion did not score: %s", error)
     return scored
@@ -444,7 +469,7 @@ def _report(
     where = {"run_id": run_id}
     run = _row_of(read_rows(connection, "ml.model_runs", where), run_id)
     metrics = read_rows(connection, "ml.model_metrics", where)
-    counts = {each.run_id: len(each.scores) for each in scored}
+    counts = {each.run_id: each.points for each in scored}
     return Report(run, metrics, counts, headline)
 
 
