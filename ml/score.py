@@ -1,28 +1,50 @@
 """Score a day with a trained model: `python -m ml.score [--as-of 2014-06-01]`.
 
-The points to score are copied out of the warehouse into a scratch database, scored
-there batch by batch, and the rows brought back in one transaction: the warehouse is
-open at the beginning and at the end, however long scoring takes, and memory does not
-grow with the number of points.
+The points to score are copied out of the warehouse into a file, scored from there
+batch by batch into two more, and the rows brought back in one transaction: the
+warehouse is open at the beginning and at the end, however long scoring takes, and
+memory does not grow with the number of points.
 """
 
 import logging
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Annotated
 
 import duckdb
 import pandas as pd
+import pyarrow.compute as pc
 import typer
 
 from ml.cli import clean_errors, start_logging
-from ml.dataset import KEY, feature_kinds, refuse_lost, scoring_points_query
+from ml.dataset import (
+    KEY,
+    feature_column,
+    feature_kinds,
+    refuse_lost,
+    scoring_points_query,
+)
 from ml.dbt import run_dbt
 from ml.explain import read_feature_docs
 from ml.features import CATEGORY, FeatureContract, contract_differences
 from ml.registry import REFUSED, Artifact, find_champion, load_artifact, read_runs
-from ml.scorer import BATCH_ROWS, POINT_COLUMNS, RANK, Scorer, median_query
+from ml.scorer import (
+    BATCH_ROWS,
+    POINT_COLUMNS,
+    RANK,
+    REASONS,
+    SCORES,
+    Predicted,
+    Scorer,
+    median_query,
+    reason_schema,
+    score_schema,
+)
 from ml.settings import Settings, UserError, load_settings
+from ml.spool import Spool
 from ml.warehouse import (
     PipelineSettings,
     WriteBackError,
@@ -30,19 +52,11 @@ from ml.warehouse import (
     create_handback_tables,
     find_handback_table,
     limit_resources,
-    open_scratch,
     open_warehouse,
     read_pipeline_settings,
-    stream,
     transaction,
 )
 
-SCORES = "ml.student_scores"
-REASONS = "ml.score_reasons"
-# Tables of the scratch database.
-POINTS = "points"
-NEW_SCORES = "new_scores"
-NEW_REASONS = "new_reasons"
 # A day's scores are worth waiting for whoever holds the warehouse.
 WRITE_WAIT_SECONDS = 300.0
 # Unit tests are about the code, which does not change from day to day.
@@ -71,42 +85,106 @@ class NoChampion(UserError):
 
 
 @dataclass(frozen=True)
+class ScoringPoints:
+    """The points to score, out of the warehouse, and the kinds of their features."""
+
+    spool: Spool
+    kinds: dict[str, str]
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Scored:
-    """Rows of one run and day that lie in the scratch database, by risk band."""
+    """Rows of one run and day that wait to be written, and how many of each band."""
 
     run_id: str
     as_of_date: date
+    scores: Spool
+    reasons: Spool
     bands: dict[str, int]
-
-    @property
-    def points(self) -> int:
-        """How many points have a score."""
-        return sum(self.bands.values())
 
 
 # ---------------------------------------------------------------- reading
 
 
 def copy_points(
-    connection: duckdb.DuckDBPyConnection,
-    scratch: duckdb.DuckDBPyConnection,
-    kinds: dict[str, str],
-) -> int:
-    """Copy the scoring points into the scratch database; returns how many.
+    connection: duckdb.DuckDBPyConnection, folder: Path, batch_rows: int = BATCH_ROWS
+) -> ScoringPoints:
+    """Copy the scoring points out of the warehouse into a file in `folder`.
 
     Raises
     ------
     UserError
-        A point has no row of features.
+        A table is missing, a feature has a type that the model cannot take, or a
+        point has no row of features.
     """
+    kinds = feature_kinds(connection)
     query = scoring_points_query(POINT_COLUMNS, kinds)
-    create = f"create table {POINTS} as select * from streamed"
-    stream(connection, query, scratch, create)
-    ((points, lost),) = scratch.execute(
-        f"select count(*), count(*) filter (not has_features) from {POINTS}"
-    ).fetchall()
+    reader = connection.execute(query).to_arrow_reader(batch_rows)
+    spool, lost = Spool(folder, reader.schema), 0
+    for batch in reader:
+        lost += pc.sum(pc.invert(batch["has_features"])).as_py()
+        spool.write(batch)
+    spool.finish()
     refuse_lost(lost)
-    return int(points)
+    return ScoringPoints(spool, kinds, folder)
+
+
+def peer_medians(spool: Spool, contract: FeatureContract) -> dict[str, float]:
+    """Middle value of each number or boolean among all points; NaN for text."""
+    medians = dict.fromkeys(contract.names, float("nan"))
+    with duckdb.connect() as connection:
+        limit_resources(connection)
+        for name, kind in contract.kinds.items():
+            if kind == CATEGORY:
+                continue
+            column = feature_column(name)
+            connection.register("points", spool.read([column]))
+            query = median_query("points", column)
+            ((median,),) = connection.execute(query).fetchall()
+            medians[name] = float("nan") if median is None else median
+    return medians
+
+
+# ---------------------------------------------------------------- computing
+
+
+def score_day(
+    artifact: Artifact, points: ScoringPoints, as_of_date: date, window_days: int
+) -> Scored:
+    """Score the points of a day and say why; the rows wait to be written.
+
+    Raises
+    ------
+    ContractMismatch
+        The features are not those of the model.
+    """
+    check_contract(artifact, points.kinds)
+    medians = peer_medians(points.spool, artifact.contract)
+    scorer = Scorer(artifact, read_feature_docs(), medians, window_days)
+    scores = Spool(points.folder, score_schema())
+    reasons = Spool(points.folder, reason_schema())
+    bands: Counter[str] = Counter()
+
+    def keep(predicted: Predicted) -> None:
+        told = scorer.tell(predicted)
+        for spool, rows in zip((scores, reasons), told, strict=True):
+            spool.write(rows)
+        bands.update(told[0]["risk_band"].to_pylist())
+
+    # A batch is put into words while the next one is predicted.
+    with ThreadPoolExecutor(1) as other:
+        kept = None
+        for batch in points.spool.read():
+            predicted = scorer.predict(batch)
+            if kept:
+                kept.result()
+            kept = other.submit(keep, predicted)
+        if kept:
+            kept.result()
+    scores.finish()
+    reasons.finish()
+    return Scored(artifact.run_id, as_of_date, scores, reasons, dict(bands))
 
 
 def check_contract(artifact: Artifact, kinds: dict[str, str]) -> None:
@@ -120,62 +198,10 @@ def check_contract(artifact: Artifact, kinds: dict[str, str]) -> None:
         )
 
 
-def peer_medians(
-    scratch: duckdb.DuckDBPyConnection, contract: FeatureContract
-) -> dict[str, float]:
-    """Middle value of each number or boolean among all points; NaN for text."""
-    medians = dict.fromkeys(contract.names, float("nan"))
-    for name, kind in contract.kinds.items():
-        if kind != CATEGORY:
-            found = scratch.execute(median_query(POINTS, name)).fetchall()[0][0]
-            medians[name] = float("nan") if found is None else float(found)
-    return medians
-
-
-# ---------------------------------------------------------------- computing
-
-
-def score_points(
-    artifact: Artifact,
-    scratch: duckdb.DuckDBPyConnection,
-    as_of_date: date,
-    window_days: int,
-    batch_rows: int = BATCH_ROWS,
-) -> Scored:
-    """Score the points that `copy_points` has copied, and say why.
-
-    The rows stay in the scratch database, beside those of other runs.
-    """
-    medians = peer_medians(scratch, artifact.contract)
-    scorer = Scorer(artifact, read_feature_docs(), medians, window_days)
-    for table, source in ((NEW_SCORES, SCORES), (NEW_REASONS, REASONS)):
-        columns = find_handback_table(source).columns
-        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        scratch.execute(f"create table if not exists {table} ({typed})")
-    scratch.execute(f"alter table {NEW_SCORES} add column if not exists missed double")
-    reader = scratch.cursor().execute(f"from {POINTS}").to_arrow_reader(batch_rows)
-    with transaction(scratch):
-        for batch in reader:
-            scores, reasons = scorer.score(batch)
-            for table, rows in ((NEW_SCORES, scores), (NEW_REASONS, reasons)):
-                scratch.register("rows", rows)
-                scratch.execute(f"insert into {table} by name select * from rows")
-                scratch.unregister("rows")
-    bands = scratch.execute(
-        f"select risk_band, count(*) from {NEW_SCORES} where run_id = ? group by all",
-        [artifact.run_id],
-    ).fetchall()
-    return Scored(artifact.run_id, as_of_date, dict(bands))
-
-
 # ---------------------------------------------------------------- writing
 
 
-def write_scores(
-    connection: duckdb.DuckDBPyConnection,
-    scratch: duckdb.DuckDBPyConnection,
-    scored: Scored,
-) -> None:
+def write_scores(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
     """Put a run's scores of a day in the place of its earlier ones.
 
     Runs in the caller's transaction. A score that has not changed keeps its
@@ -183,26 +209,33 @@ def write_scores(
     """
     limit_resources(connection)
     where = f"run_id = '{scored.run_id}' and as_of_date = date '{scored.as_of_date}'"
-    ranked = (
-        f"select * exclude missed replace (row_number() over (order by {RANK})"
-        f" as risk_rank) from {NEW_SCORES} where run_id = '{scored.run_id}'"
-    )
-    create = "create or replace temp table ranked as select * from streamed"
-    stream(scratch, ranked, connection, create)
-    _check_ranked(connection, scored)
-    if _first_times(connection, where):
+    _rank(connection, scored)
+    if _fill_in_times(connection, where):
         connection.execute(f"delete from {SCORES} where {where}")
-        connection.execute(f"insert into {SCORES} by name from ranked order by all")
-    if _digest(connection, REASONS, where) != _digest(scratch, NEW_REASONS, where):
-        connection.execute(f"delete from {REASONS} where {where}")
-        reasons = f"from {NEW_REASONS} where {where}"
-        insert = f"insert into {REASONS} by name select * from streamed"
-        stream(scratch, reasons, connection, insert)
+        connection.execute(f"insert into {SCORES} by name from ranked")
     connection.execute("drop table ranked")
+    if not _has_reasons(connection, where, scored.reasons):
+        connection.execute(f"delete from {REASONS} where {where}")
+        connection.register("reasons", scored.reasons.read())
+        connection.execute(f"insert into {REASONS} by name from reasons")
+        connection.unregister("reasons")
 
 
-def _check_ranked(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
-    """Raise WriteBackError where rows would not be replaced by the next scoring."""
+def _rank(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
+    """Make the temporary table `ranked`: the rows to write, but for `scored_at`.
+
+    Raises
+    ------
+    WriteBackError
+        A key is there twice, or a row would stay when the day is scored again.
+    """
+    connection.register("scores", scored.scores.read())
+    connection.execute(
+        "create temp table ranked as select * exclude missed, cast(row_number() over"
+        f" (order by {RANK}) as integer) as risk_rank,"
+        " cast(null as timestamp) as scored_at from scores"
+    )
+    connection.unregister("scores")
     ((rows, keys, elsewhere),) = connection.execute(
         f"select count(*), count(distinct ({', '.join(KEY)})),"
         " count(*) filter (as_of_date <> ?) from ranked",
@@ -216,33 +249,45 @@ def _check_ranked(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None
         )
 
 
-def _first_times(connection: duckdb.DuckDBPyConnection, where: str) -> bool:
-    """Fill in when each score was first computed as it is; whether any has changed."""
+def _fill_in_times(connection: duckdb.DuckDBPyConnection, where: str) -> bool:
+    """Say in `ranked` when each score was first computed as it is.
+
+    Returns whether it differs from the rows that are there.
+    """
     names = [
         name for name in find_handback_table(SCORES).columns if name != "scored_at"
     ]
     same = " and ".join(
-        f"ranked.{name} is not distinct from before.{name}" for name in names
+        f"ranked.{name} is not distinct from old.{name}" for name in names
     )
     connection.execute(
-        f"update ranked set scored_at = before.scored_at"
-        f" from (from {SCORES} where {where}) as before where {same}"
+        "update ranked set scored_at = old.scored_at"
+        f" from (from {SCORES} where {where}) as old where {same}"
     )
-    now = datetime.now(UTC).replace(tzinfo=None)
     ((before, kept, rows),) = connection.execute(
         f"select (select count(*) from {SCORES} where {where}),"
         " count(scored_at), count(*) from ranked"
     ).fetchall()
-    connection.execute("update ranked set scored_at = ? where scored_at is null", [now])
+    connection.execute(
+        "update ranked set scored_at = ? where scored_at is null",
+        [datetime.now(UTC).replace(tzinfo=None)],
+    )
     return not before == kept == rows
 
 
-def _digest(connection: duckdb.DuckDBPyConnection, table: str, where: str) -> object:
-    """A number that differs where a row does, whatever their order."""
+def _has_reasons(
+    connection: duckdb.DuckDBPyConnection, where: str, reasons: Spool
+) -> bool:
+    """Whether the rows that are there are these, in whatever order."""
     columns = ", ".join(find_handback_table(REASONS).columns)
-    return connection.execute(
-        f"select count(*), sum(hash({columns})) from {table} where {where}"
-    ).fetchall()
+    digest = f"select count(*), sum(hash({columns}))"
+    before = connection.execute(f"{digest} from {REASONS} where {where}").fetchall()
+    if before[0][0] != reasons.rows:
+        return False
+    connection.register("reasons", reasons.read())
+    now = connection.execute(f"{digest} from reasons").fetchall()
+    connection.unregister("reasons")
+    return before == now
 
 
 # ---------------------------------------------------------------- command
@@ -319,28 +364,22 @@ def run_score(settings: Settings, as_of_date: date | None) -> Scored:
         champion_artifact(settings, runs)
         if built_day != as_of_date:
             build_day(settings, as_of_date)
-    with open_scratch(settings.warehouse_path) as scratch:
-        return _score_built(settings, scratch)
-
-
-def _score_built(settings: Settings, scratch: duckdb.DuckDBPyConnection) -> Scored:
     path = settings.warehouse_path
     with open_warehouse(path, read_only=True) as connection:
         limit_resources(connection)
         built = check_pipeline_settings(connection, settings)
         runs = read_runs(connection, settings.source_system, settings.target_definition)
         artifact = champion_artifact(settings, runs)
-        kinds = feature_kinds(connection)
-        check_contract(artifact, kinds)
-        if not copy_points(connection, scratch, kinds):
+        points = copy_points(connection, path.parent)
+        if not points.spool.rows:
             warn_nothing_to_score(built.as_of_date, proposed_day(connection))
     window = settings.observation_window_days
-    scored = score_points(artifact, scratch, built.as_of_date, window)
+    scored = score_day(artifact, points, built.as_of_date, window)
     with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
         check_same_build(connection, built)
         create_handback_tables(connection, "ml")
         with transaction(connection):
-            write_scores(connection, scratch, scored)
+            write_scores(connection, scored)
     return scored
 
 
@@ -375,7 +414,7 @@ def main(
         counts = scored.bands
         bands = ", ".join(f"{counts.get(b, 0)} {b}" for b in ("high", "medium", "low"))
         print(
-            f"{scored.points} scores as of {scored.as_of_date} "
+            f"{scored.scores.rows} scores as of {scored.as_of_date} "
             f"by {scored.run_id}: {bands}"
         )
 

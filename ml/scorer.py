@@ -5,7 +5,7 @@ What depends on all points comes from outside (the middle value of each feature)
 left to the engine (the rank).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,41 @@ from ml.dataset import KEY, feature_column
 from ml.explain import FeatureDoc, tell_reasons
 from ml.features import encode
 from ml.registry import Artifact
+from ml.warehouse import find_handback_table
 
+SCORES = "ml.student_scores"
+REASONS = "ml.score_reasons"
 # Rows of a batch: memory grows with them, and beyond this number nothing is gained.
 BATCH_ROWS = 16_384
+# What is handed through from the points to the scores.
+POINT_COLUMNS = [*KEY, "course_run_id", "due_at", "lead_days"]
 # Of equal risks the one with more missed assessments comes first.
 MISSED = "record_assessments_missed"
 # The order of `risk_rank` from 1, as SQL has it.
 RANK = f"risk_score desc, missed desc, {', '.join(KEY)}"
-# What is handed through from the points to the scores.
-POINT_COLUMNS = [*KEY, "course_run_id", "due_at", "lead_days"]
+
+
+def score_schema() -> pa.Schema:
+    """`student_scores` with `missed`, which breaks ties, in place of what comes last:
+    `risk_rank` and `scored_at`."""
+    fields = find_handback_table(SCORES).arrow_schema
+    kept = [field for field in fields if field.name not in ("risk_rank", "scored_at")]
+    return pa.schema([*kept, pa.field("missed", pa.float64())])
+
+
+def reason_schema() -> pa.Schema:
+    """`score_reasons` as it is."""
+    return find_handback_table(REASONS).arrow_schema
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Points with what the models say of them, not yet in words."""
+
+    points: pa.Table
+    features: pd.DataFrame
+    probabilities: np.ndarray
+    contributions: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -43,11 +69,8 @@ class Scorer:
     window_days: int
     threads: int = CORES
 
-    def score(self, points: pa.RecordBatch) -> tuple[pa.Table, pa.Table]:
-        """Rows of `student_scores` and of `score_reasons`.
-
-        The scores have `missed`, which breaks ties, in place of `risk_rank` and
-        `scored_at`.
+    def predict(self, points: pa.RecordBatch) -> Predicted:
+        """Ask the models.
 
         Parameters
         ----------
@@ -56,79 +79,77 @@ class Scorer:
             text for a category, else a double.
         """
         table = pa.Table.from_batches([points])
-        features = self._features(table)
         contract = self.artifact.contract
+        chosen = table.select([feature_column(name) for name in contract.names])
+        features = chosen.rename_columns(contract.names).to_pandas()
         matrix = plain_matrix(encode(features, contract), contract, self.threads)
-        probabilities = all_probabilities(self.artifact, matrix, self.threads)
-        reasons = tell_reasons(
-            contributions(self.artifact.model, matrix, self.threads)[:, :-1],
+        return Predicted(
+            table,
             features,
-            contract,
-            self.docs,
-            self.medians,
-            self.window_days,
+            all_probabilities(self.artifact, matrix, self.threads),
+            contributions(self.artifact.model, matrix, self.threads)[:, :-1],
         )
-        return self._scores(table, features, probabilities), self._keyed(table, reasons)
 
-    def _features(self, table: pa.Table) -> pd.DataFrame:
-        names = self.artifact.contract.names
-        chosen = table.select([feature_column(name) for name in names])
-        return chosen.rename_columns(names).to_pandas()
+    def tell(self, predicted: Predicted) -> tuple[pa.Table, pa.Table]:
+        """Rows as `score_schema` and `reason_schema` have them."""
+        return self._scores(predicted), self._reasons(predicted)
 
-    def _scores(
-        self, table: pa.Table, features: pd.DataFrame, probabilities: np.ndarray
-    ) -> pa.Table:
-        risk = probabilities[:, 0]
+    def _scores(self, predicted: Predicted) -> pa.Table:
+        risk = predicted.probabilities[:, 0]
+        features = predicted.features
         missed = features[MISSED].fillna(-1) if MISSED in features else 0
         added = {
             "risk_score": risk,
             "risk_band": self.artifact.bands.name(risk),
-            "confidence": confidence(probabilities),
+            "confidence": confidence(predicted.probabilities),
             "missed": np.broadcast_to(missed, len(risk)).astype(np.float64),
         }
-        return self._of_run(_with_columns(table.select(POINT_COLUMNS), added))
+        arrays = {name: pa.array(values) for name, values in added.items()}
+        return self._rows(predicted.points, arrays.items(), score_schema())
 
-    def _keyed(self, table: pa.Table, reasons: pa.Table) -> pa.Table:
-        keys = table.select(KEY).take(reasons["point"])
-        told = reasons.drop_columns(["point"])
+    def _reasons(self, predicted: Predicted) -> pa.Table:
+        told = tell_reasons(
+            predicted.contributions,
+            predicted.features,
+            self.artifact.contract,
+            self.docs,
+            self.medians,
+            self.window_days,
+        )
+        keys = predicted.points.select(KEY).take(told["point"])
         columns = zip(told.column_names, told.columns, strict=True)
-        return self._of_run(_with_columns(keys, dict(columns)))
+        return self._rows(keys, columns, reason_schema())
 
-    def _of_run(self, rows: pa.Table) -> pa.Table:
-        run_id = pa.repeat(pa.scalar(self.artifact.run_id), len(rows))
-        return rows.add_column(0, "run_id", run_id)
-
-
-def _with_columns(table: pa.Table, added: dict[str, Any]) -> pa.Table:
-    for name, values in added.items():
-        arrow = isinstance(values, (pa.Array, pa.ChunkedArray))
-        table = table.append_column(name, values if arrow else pa.array(values))
-    return table
+    def _rows(
+        self, points: pa.Table, added: Iterable[tuple[str, Any]], schema: pa.Schema
+    ) -> pa.Table:
+        run_id = pa.repeat(pa.scalar(self.artifact.run_id), len(points))
+        columns = dict(zip(points.column_names, points.columns, strict=True))
+        columns |= {"run_id": run_id, **dict(added)}
+        return pa.table({name: columns[name] for name in schema.names}).cast(schema)
 
 
 def all_probabilities(
     artifact: Artifact, matrix: Any, threads: int = CORES
 ) -> np.ndarray:
     """Calibrated probabilities of the model (first column) and the fold models."""
-    models: Sequence[Any] = [artifact.model, *artifact.fold_models]
+    models = [artifact.model, *artifact.fold_models]
+    calibrate = artifact.calibration.apply
     return np.column_stack(
-        [
-            artifact.calibration.apply(margins(model, matrix, threads))
-            for model in models
-        ]
+        [calibrate(margins(model, matrix, threads)) for model in models]
     )
 
 
-def median_query(points: str, name: str) -> str:
-    """A query for the middle value of a feature: of two, the number between them.
+def median_query(points: str, column: str) -> str:
+    """A query for the middle value of a column: of two, the number between them.
 
     It counts values, because then what does not fit in memory can go to disk.
     """
     return (
-        f'with counted as (select "{feature_column(name)}" as value, count(*) as points'
-        f' from {points} group by "{feature_column(name)}"), placed as ('
-        "select value, sum(points) over (order by value rows unbounded preceding)"
-        " as upto, sum(points) over () as total from counted where value is not null)"
+        f'with counted as (select "{column}" as value, count(*) as points from {points}'
+        f' where "{column}" is not null group by "{column}"), placed as (select value,'
+        " sum(points) over (order by value rows unbounded preceding) as upto,"
+        " sum(points) over () as total from counted)"
         " select (min(value) filter (where 2 * upto >= total)"
         " + min(value) filter (where 2 * upto > total)) / 2 from placed"
     )

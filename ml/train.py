@@ -23,11 +23,11 @@ from ml.score import (
     WRITE_WAIT_SECONDS,
     ContractMismatch,
     Scored,
-    check_contract,
+    ScoringPoints,
     check_same_build,
     copy_points,
     proposed_day,
-    score_points,
+    score_day,
     warn_nothing_to_score,
     write_scores,
 )
@@ -38,7 +38,6 @@ from ml.warehouse import (
     PipelineSettings,
     check_pipeline_settings,
     create_handback_tables,
-    open_scratch,
     open_warehouse,
     read_rows,
     replace_rows,
@@ -66,9 +65,9 @@ class Inputs:
 
     built: PipelineSettings
     points: Points
+    to_score: ScoringPoints
     attributes: pd.DataFrame
     runs: pd.DataFrame
-    to_score: int
 
 
 @dataclass(frozen=True)
@@ -84,24 +83,19 @@ class Report:
 # ---------------------------------------------------------------- reading
 
 
-def read_inputs(
-    settings: Settings, scratch: duckdb.DuckDBPyConnection | None = None
-) -> Inputs:
-    """Read points and runs into memory and let go of the warehouse.
-
-    What is to be scored goes into the scratch database, if there is one.
-    """
+def read_inputs(settings: Settings) -> Inputs:
+    """Read points and runs and let go of the warehouse; what is to be scored goes
+    into a file."""
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
         built = check_pipeline_settings(connection, settings)
-        points = read_points(connection)
         return Inputs(
             built=built,
-            points=points,
+            points=read_points(connection),
+            to_score=copy_points(connection, settings.warehouse_path.parent),
             attributes=read_attributes(connection),
             runs=registry.read_runs(
                 connection, settings.source_system, settings.target_definition
             ),
-            to_score=copy_points(connection, scratch, points.kinds) if scratch else 0,
         )
 
 
@@ -285,19 +279,7 @@ def run_train(
     with_studies
         Run the studies too, unless the run has them already.
     """
-    with open_scratch(settings.warehouse_path) as scratch:
-        return _run_train(settings, scratch, force, with_refit, promote, with_studies)
-
-
-def _run_train(
-    settings: Settings,
-    scratch: duckdb.DuckDBPyConnection,
-    force: bool,
-    with_refit: bool,
-    promote: bool,
-    with_studies: bool,
-) -> Report:
-    found = read_inputs(settings, scratch)
+    found = read_inputs(settings)
     headline = headline_lead(settings.prediction_leads)
     as_of_date = found.built.as_of_date
     split = split_points(found.points, settings.test_from, as_of_date, headline)
@@ -326,7 +308,7 @@ def _run_train(
     promote = promote and not refused
     takes_charge = _takes_charge(found.runs, serving, refused, promote)
     hold = takes_charge and settings.fairness_max_gap is not None
-    scored = _score_all(settings, found, scratch, serving, refused, promote, hold)
+    scored = _score_all(settings, found, serving, refused, promote, hold)
     decisions = _decide(settings, found.runs, trained, artifact.run_id, headline)
     path = settings.warehouse_path
     with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
@@ -346,8 +328,8 @@ def _run_train(
             if refitted:
                 write_refit(connection, refitted, as_of_date, promote, hold)
             for each in scored:
-                write_scores(connection, scratch, each)
-        if not found.to_score:
+                write_scores(connection, each)
+        if not found.to_score.spool.rows:
             proposal = proposed_day(connection, split.test_from)
             warn_nothing_to_score(as_of_date, proposal)
     if hold:
@@ -428,7 +410,6 @@ def _is_studied(settings: Settings, run_id: str) -> bool:
 def _score_all(
     settings: Settings,
     found: Inputs,
-    scratch: duckdb.DuckDBPyConnection,
     serving: Artifact,
     refused: bool,
     promote: bool,
@@ -439,7 +420,7 @@ def _score_all(
     window = settings.observation_window_days
     scored = []
     if not refused:
-        scored.append(score_points(serving, scratch, as_of_date, window))
+        scored.append(score_day(serving, found.to_score, as_of_date, window))
     status = registry.choose_status(
         serving.run_id,
         refused,
@@ -453,8 +434,7 @@ def _score_all(
         return scored
     try:
         artifact = registry.load_artifact(settings.models_path, str(champion))
-        check_contract(artifact, found.points.kinds)
-        scored.append(score_points(artifact, scratch, as_of_date, window))
+        scored.append(score_day(artifact, found.to_score, as_of_date, window))
     except (registry.ArtifactError, ContractMismatch) as error:
         log.warning("The champion did not score: %s", error)
     return scored
@@ -469,7 +449,7 @@ def _report(
     where = {"run_id": run_id}
     run = _row_of(read_rows(connection, "ml.model_runs", where), run_id)
     metrics = read_rows(connection, "ml.model_metrics", where)
-    counts = {each.run_id: each.points for each in scored}
+    counts = {each.run_id: each.scores.rows for each in scored}
     return Report(run, metrics, counts, headline)
 
 

@@ -6,7 +6,6 @@ The tables that Python writes back have one DDL, the YAML file of the sources
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,9 +32,6 @@ LOCK_POLL_SECONDS = 0.25
 STREAM_MEMORY = "512MB"
 # Each thread holds its own unfinished piece of a table that is written.
 STREAM_THREADS = 2
-# Rows that pass from one database to another at a time.
-STREAM_ROWS = 16_384
-SCRATCH_FILE = "scratch.duckdb"
 ARROW_TYPES = {
     "varchar": pa.string(),
     "integer": pa.int32(),
@@ -182,68 +178,19 @@ def _command_of(pid: str) -> str:
     return f" (`{command[:160]}`)" if command else ""
 
 
-@contextmanager
-def open_scratch(warehouse: Path | str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database for the time of the block, in its own folder beside the warehouse.
-
-    What is worked on at length lies there, so that nobody waits for it. Folders that
-    a killed process has left behind are removed.
-    """
-    beside = Path(warehouse).parent
-    prefix = f".{Path(warehouse).name}-scratch-"
-    for left in beside.glob(f"{prefix}*"):
-        if not _is_held(left / SCRATCH_FILE):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=beside, prefix=prefix) as folder:
-        connection = duckdb.connect(f"{folder}/{SCRATCH_FILE}")
-        try:
-            limit_resources(connection)
-            yield connection
-        finally:
-            connection.close()
-
-
-def _is_held(path: Path) -> bool:
-    """Whether a process has the database open, or is about to make it."""
-    try:
-        if path.exists():
-            duckdb.connect(str(path)).close()
-            return False
-    except duckdb.Error:
-        pass
-    return True
-
-
 def limit_resources(connection: duckdb.DuckDBPyConnection) -> None:
     """Lower what DuckDB may use to what rows in passing need; never raise it."""
-    found = connection.execute(
+    ((memory, threads),) = connection.execute(
         "select parse_formatted_bytes(current_setting('memory_limit'))"
         " > parse_formatted_bytes(?), current_setting('threads') > ?",
         [STREAM_MEMORY, STREAM_THREADS],
     ).fetchall()
-    ((memory, threads),) = found
     if memory:
         connection.execute(f"set memory_limit = '{STREAM_MEMORY}'")
     if threads:
         connection.execute(f"set threads = {STREAM_THREADS}")
-
-
-def stream(
-    source: duckdb.DuckDBPyConnection,
-    query: str,
-    target: duckdb.DuckDBPyConnection,
-    statement: str,
-) -> None:
-    """Run a statement that reads `streamed`: the answer to a query elsewhere.
-
-    Never more than a batch of the rows is in memory.
-    """
-    reader = source.execute(query).to_arrow_reader(STREAM_ROWS)
-    target.register("streamed", reader)
-    try:
-        target.execute(statement)
-    finally:
-        target.unregister("streamed")
+    # Otherwise rows are written twice, and the file is twice as large.
+    connection.execute("set preserve_insertion_order = false")
 
 
 @contextmanager

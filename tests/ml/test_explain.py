@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from synthetic import make_project
 
@@ -23,6 +23,7 @@ from ml.features import FeatureContract, encode
 from ml.registry import load_artifact
 from ml.score import peer_medians
 from ml.settings import UserError
+from ml.spool import Spool
 from ml.train import run_train
 from ml.warehouse import open_warehouse
 
@@ -53,10 +54,11 @@ FEATURES = pd.DataFrame(
 
 
 def _told(values: np.ndarray, features: pd.DataFrame = FEATURES) -> pd.DataFrame:
-    with duckdb.connect() as scratch:
-        points = features.rename(columns=feature_column)
-        scratch.register("points", points)
-        medians = peer_medians(scratch, CONTRACT)
+    points = pa.Table.from_pandas(features.rename(columns=feature_column))
+    spool = Spool(Path(), points.schema)
+    spool.write(points)
+    spool.finish()
+    medians = peer_medians(spool, CONTRACT)
     told = tell_reasons(values, features, CONTRACT, DOCS, medians, window_days=14)
     return told.to_pandas()
 

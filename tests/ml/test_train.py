@@ -205,6 +205,7 @@ NO_PART_OF_A_RUN = {
     "promote",
     "registry",
     "settings",
+    "spool",
     "train",
     "warehouse",
 }
