@@ -16,6 +16,9 @@ from ml.settings import UserError
 
 BASELINES = ("random", "rule", "course_rate", "logistic")
 PENALTY = 0.1
+# Rarer categories share a column.
+MIN_FREQUENCY = 20
+UNKNOWN = "(unknown)"
 NEEDED = (
     "record_assessments_missed",
     "record_assessments_due",
@@ -24,9 +27,9 @@ NEEDED = (
 )
 
 
-def check_columns(points: Points) -> None:
+def check_columns(kinds: dict[str, str]) -> None:
     """Raise UserError naming each feature that the baselines need and do not find."""
-    missing = [name for name in NEEDED if name not in points.kinds]
+    missing = [name for name in NEEDED if name not in kinds]
     if missing:
         raise UserError(
             "student_features_14d lacks columns that the baselines are made of: "
@@ -73,15 +76,16 @@ def _logistic(kinds: dict[str, str]) -> Pipeline:
     number_steps = make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
         # Counts have long tails, which a linear model would follow.
-        FunctionTransformer(_signed_log),
+        FunctionTransformer(signed_log),
         StandardScaler(),
     )
-    text_steps = OneHotEncoder(handle_unknown="ignore", min_frequency=20)
+    text_steps = OneHotEncoder(handle_unknown="ignore", min_frequency=MIN_FREQUENCY)
     columns = ColumnTransformer([("n", number_steps, numbers), ("t", text_steps, text)])
     return make_pipeline(columns, LogisticRegression(C=PENALTY, max_iter=2000))
 
 
-def _signed_log(values: np.ndarray) -> np.ndarray:
+def signed_log(values: np.ndarray) -> np.ndarray:
+    """Logarithms that know negative numbers."""
     return np.sign(values) * np.log1p(np.abs(values))
 
 
@@ -90,7 +94,7 @@ def _plain(points: Points) -> pd.DataFrame:
     frame = points.features
     return pd.DataFrame(
         {
-            name: frame[name].astype("object").fillna("(unknown)").astype(str)
+            name: frame[name].astype("object").fillna(UNKNOWN).astype(str)
             if kind == CATEGORY
             else frame[name].astype(float).replace([np.inf, -np.inf], np.nan)
             for name, kind in points.kinds.items()
@@ -100,7 +104,7 @@ def _plain(points: Points) -> pd.DataFrame:
 
 def all_scores(train: Points, test: Points) -> dict[str, np.ndarray]:
     """Scores of every baseline on the test points, by name."""
-    check_columns(train)
+    check_columns(train.kinds)
     return {
         "random": random_scores(len(test)),
         "rule": rule_scores(test.features),

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -69,9 +70,29 @@ class Points:
         return self.targets["at_risk"].to_numpy(dtype=np.int64)
 
     @property
+    def days(self) -> pd.Series:
+        """`as_of_date` of each point."""
+        return self.targets["as_of_date"].dt.date
+
+    @property
     def students(self) -> np.ndarray:
         """`student_id` of each point."""
         return self.targets["student_id"].to_numpy(dtype=object)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Where the data were divided, and how many points serve for what.
+
+    `known` are those that the final model is trained on, `left_out` serve for nothing.
+    """
+
+    test_from: date
+    calibration_from: date
+    known: int
+    calibration: int
+    test: int
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -92,9 +113,16 @@ class Split:
     calibration_from: date
 
     @property
-    def left_out(self) -> int:
-        """How many points serve for nothing."""
-        return int((self.part == "left_out").sum())
+    def sizes(self) -> "Sizes":
+        """How many points serve for what."""
+        return Sizes(
+            test_from=self.test_from,
+            calibration_from=self.calibration_from,
+            known=int(self.is_known.sum()),
+            calibration=len(self.calibration),
+            test=len(self.test),
+            left_out=int((self.part == "left_out").sum()),
+        )
 
     @property
     def is_known(self) -> np.ndarray:
@@ -162,8 +190,18 @@ def feature_kinds(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Number, boolean or category for each feature column, in the table's order."""
     require_tables(connection, [TARGETS, FEATURES])
     described = connection.execute(f"describe main.{FEATURES}").fetchall()
-    types = {row[0]: str(row[1]) for row in described if row[0] not in KEY}
-    kinds = {name: _kind_of(sql_type) for name, sql_type in types.items()}
+    return kinds_of({row[0]: str(row[1]) for row in described if row[0] not in KEY})
+
+
+def kinds_of(types: dict[str, str]) -> dict[str, str]:
+    """Number, boolean or category for each feature, from its SQL type.
+
+    Raises
+    ------
+    UserError
+        Naming every feature of a type that the model cannot take.
+    """
+    kinds = {name: _kind_of(sql_type.upper()) for name, sql_type in types.items()}
     refused = [f"{name} ({types[name]})" for name, kind in kinds.items() if not kind]
     if refused or not kinds:
         raise UserError(
@@ -177,7 +215,7 @@ def feature_kinds(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
 def _kind_of(sql_type: str) -> str:
     if sql_type == "BOOLEAN":
         return BOOLEAN
-    if sql_type == "VARCHAR":
+    if sql_type in ("VARCHAR", "STRING"):
         return CATEGORY
     return NUMBER if NUMBER_TYPE.match(sql_type) else ""
 
@@ -257,13 +295,8 @@ def split_points(
             f"{TARGETS} has no training point with a matured label, so there is "
             "nothing to learn from yet."
         )
-    chosen = test_from or default_test_from(matured, as_of_date)
-    if as_of_date < chosen:
-        raise UserError(
-            f"AS_OF_DATE {as_of_date} lies before TEST_FROM {chosen}: the model would "
-            "be tested on days after those it scores. Choose a later AS_OF_DATE or "
-            "an earlier TEST_FROM."
-        )
+    chosen = test_from or default_test_from(matured.days, as_of_date)
+    check_order(chosen, as_of_date)
     split = _split_at(matured, chosen)
     problems = _problems_of(split, headline)
     if problems:
@@ -292,16 +325,31 @@ def replay_split(split: Split) -> Split | None:
     return earlier
 
 
-def default_test_from(matured: Points, as_of_date: date) -> date:
-    """First day of the newest fifth, in days, of the matured period."""
-    days = matured.targets["as_of_date"].dt.date
-    days = days[days <= as_of_date]
-    if days.empty:
+def check_order(test_from: date, as_of_date: date) -> None:
+    """Raise UserError where the day that is scored lies before the test period."""
+    if as_of_date < test_from:
+        raise UserError(
+            f"AS_OF_DATE {as_of_date} lies before TEST_FROM {test_from}: the model "
+            "would be tested on days after those it scores. Choose a later AS_OF_DATE "
+            "or an earlier TEST_FROM."
+        )
+
+
+def default_test_from(days: Iterable[date], as_of_date: date) -> date:
+    """First day of the newest fifth, in days, of the period of matured points.
+
+    Parameters
+    ----------
+    days
+        Days on which matured training points stand, each at least once.
+    """
+    tried = [day for day in days if day <= as_of_date]
+    if not tried:
         raise UserError(
             f"No training point with a matured label stands at or before AS_OF_DATE "
             f"{as_of_date}. Choose a later day."
         )
-    first, last = min(days), max(days)
+    first, last = min(tried), max(tried)
     kept = math.floor(((last - first).days + 1) * (1 - NEWEST_SHARE))
     return first + timedelta(days=kept)
 
@@ -312,7 +360,8 @@ def _split_at(matured: Points, test_from: date) -> Split:
     start = pd.Timestamp(test_from)
     is_test = day >= start
     is_early = ~is_test & (known < start)
-    calibration_start = _newest_fifth(day[is_early]) if is_early.any() else start
+    counts = day[is_early].value_counts()
+    calibration_start = newest_fifth(counts) if is_early.any() else start
     is_calibration = is_early & (day >= calibration_start)
     is_search = is_early & (known < calibration_start)
     return Split(
@@ -330,10 +379,16 @@ def _split_at(matured: Points, test_from: date) -> Split:
     )
 
 
-def _newest_fifth(days: pd.Series) -> pd.Timestamp:
-    """The day from which on the share of points is nearest to a fifth."""
-    newest_first = days.value_counts().sort_index(ascending=False)
-    share = newest_first.cumsum() / len(days)
+def newest_fifth(points: pd.Series) -> pd.Timestamp:
+    """The day from which on the share of points is nearest to a fifth.
+
+    Parameters
+    ----------
+    points
+        How many stand on each day; the index is the days.
+    """
+    newest_first = points.sort_index(ascending=False)
+    share = newest_first.cumsum() / newest_first.sum()
     return share.index[int((share - NEWEST_SHARE).abs().to_numpy().argmin())]
 
 
@@ -356,18 +411,25 @@ def _problems_of(split: Split, headline: int) -> list[str]:
     return [problem for problem in found if problem]
 
 
-def _problem_of(name: str, part: Points, students: int) -> str:
-    """Why a part is of no use, or nothing."""
-    if not len(part):
+def _problem_of(name: str, part: Points, needed: int) -> str:
+    failing, passing = (
+        len(set(part.students[part.labels == label])) for label in (1, 0)
+    )
+    return describe_problem(name, failing, passing, needed)
+
+
+def describe_problem(name: str, failing: int, passing: int, needed: int) -> str:
+    """Why a part with so many students of each kind is of no use, or nothing."""
+    if not failing + passing:
         return f"{name} has no point with a known label"
-    for label, word in ((1, "failing"), (0, "passing")):
-        if len(set(part.students[part.labels == label])) < students:
-            return f"{name} has fewer than {students} {word} students"
+    for students, word in ((failing, "failing"), (passing, "passing")):
+        if students < needed:
+            return f"{name} has fewer than {needed} {word} students"
     return ""
 
 
 def _days_that_work(matured: Points, as_of_date: date, headline: int) -> str:
-    days = matured.targets["as_of_date"].dt.date
+    days = matured.days
     tried = sorted({day for day in days if day <= as_of_date})
     steps = tried[:: max(1, len(tried) // 50)]
     good = [d for d in steps if not _problems_of(_split_at(matured, d), headline)]

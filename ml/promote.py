@@ -5,6 +5,7 @@ a fairness gate is set (FAIRNESS_MAX_GAP) and the run does not pass it. A rollba
 for emergencies: it does not ask the gate again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
@@ -23,7 +24,9 @@ from ml.warehouse import (
     PipelineSettings,
     check_handback_tables,
     check_pipeline_settings,
+    create_handback_tables,
     open_warehouse,
+    replace_rows,
     table_exists,
     transaction,
 )
@@ -35,6 +38,7 @@ GATE_MODELS = [
     "fairness_gate",
 ]
 FLAGS = "dbt build --select source:ml+"
+ELSEWHERE = "Trained in another warehouse, which has its figures."
 
 app = typer.Typer(add_completion=False)
 
@@ -90,6 +94,11 @@ def read_objections(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[
         " where run_id = ? and is_gated order by attribute, rate",
         [run_id],
     ).fetchall()
+    return objections_of(rows)
+
+
+def objections_of(rows: Sequence[tuple[bool | None, str]]) -> list[str]:
+    """The same, from what the gate says of each attribute and rate: passed, words."""
     failed = [words for passes, words in rows if passes is False]
     if failed or any(passes for passes, _ in rows):
         return failed
@@ -115,11 +124,18 @@ def read_doubts(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[str]
 
 def gate_text(settings: Settings, run_id: str, objections: list[str]) -> str:
     """What the gate has just said, as `status_reason` tells it."""
+    doubts = []
+    if not objections:
+        with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+            doubts = read_doubts(connection, run_id)
+    return gate_words(settings, objections, doubts)
+
+
+def gate_words(settings: Settings, objections: list[str], doubts: list[str]) -> str:
+    """The same, from what was found."""
     gate = f"the fairness gate (FAIRNESS_MAX_GAP={settings.fairness_max_gap})"
     if objections:
         return f"Not passed: {gate}. {' '.join(objections)}"
-    with open_warehouse(settings.warehouse_path, read_only=True) as connection:
-        doubts = read_doubts(connection, run_id)
     return " ".join([f"Passed {gate}.", *doubts])
 
 
@@ -129,6 +145,9 @@ def gate_text(settings: Settings, run_id: str, objections: list[str]) -> str:
 def promote(settings: Settings, run_id: str) -> Change:
     """Make a run champion.
 
+    A run of another warehouse, such as Spark's, of which this one has only the model,
+    is taken over; its figures stay where they are.
+
     Raises
     ------
     NotPromoted
@@ -137,6 +156,8 @@ def promote(settings: Settings, run_id: str) -> Change:
         Its model is missing or damaged, or not for the features there are.
     """
     built, runs = _read(settings)
+    if run_id not in set(runs["run_id"]) and _take_over(settings, built, run_id):
+        built, runs = _read(settings)
     _require_known(run_id, runs)
     status, reason = runs.set_index("run_id").loc[run_id, ["status", "status_reason"]]
     if status == registry.CHAMPION:
@@ -196,6 +217,27 @@ def _runs(connection: duckdb.DuckDBPyConnection, settings: Settings) -> pd.DataF
     return registry.read_runs(
         connection, settings.source_system, settings.target_definition
     )
+
+
+def _take_over(settings: Settings, built: PipelineSettings, run_id: str) -> bool:
+    """Record a run whose model is there, as challenger, if it is of this source and
+    target; whether it was."""
+    row = registry.load_run(settings.models_path, run_id)
+    if row is None or (row["source_system"], row["target_definition"]) != (
+        settings.source_system,
+        settings.target_definition,
+    ):
+        return False
+    if row["status"] != registry.REFUSED:
+        row["status"] = registry.CHALLENGER
+    row |= {"promoted_at": None, "status_reason": f"{row['status_reason']} {ELSEWHERE}"}
+    path = settings.warehouse_path
+    with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
+        check_same_build(connection, built)
+        create_handback_tables(connection, "ml")
+        where = {"run_id": run_id}
+        replace_rows(connection, "ml.model_runs", pd.DataFrame([row]), where)
+    return True
 
 
 def _require_known(run_id: str, runs: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,6 +28,8 @@ from ml.settings import UserError
 from ml.warehouse import find_handback_table, table_exists
 
 ARTIFACT_FILE = "artifact.json"
+# The row of model_runs, for a warehouse that the run was not trained in.
+RUN_FILE = "run.json"
 MODEL_FILE = "model.ubj"
 LIBRARIES = ("xgboost-cpu", "xgboost", "scikit-learn", "numpy", "pandas", "duckdb")
 # The modules that decide what a model is, how it is measured and what it says.
@@ -126,11 +128,21 @@ def _fingerprint_rows(points: Points) -> str:
     return hashed.hexdigest()
 
 
-def fingerprint_code() -> str:
-    """Hash of the modules that decide a model, and of the libraries under them."""
+def fingerprint_code(modules: Iterable[str] = (), libraries: Iterable[str] = ()) -> str:
+    """Hash of the modules that decide a model, and of the libraries under them.
+
+    Parameters
+    ----------
+    modules, libraries
+        What an engine has beside those that all models are made with.
+    """
     folder = Path(__file__).parent
-    sources = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in CODE]
-    return _digest(*sources, json.dumps(library_versions(), sort_keys=True))
+    sources = [
+        (folder / f"{name}.py").read_text(encoding="utf-8")
+        for name in (*CODE, *modules)
+    ]
+    versions = library_versions(libraries)
+    return _digest(*sources, json.dumps(versions, sort_keys=True))
 
 
 def fingerprint_features(kinds: dict[str, str]) -> str:
@@ -138,10 +150,10 @@ def fingerprint_features(kinds: dict[str, str]) -> str:
     return _digest(json.dumps(kinds, sort_keys=True))
 
 
-def library_versions() -> dict[str, str]:
+def library_versions(more: Iterable[str] = ()) -> dict[str, str]:
     """Versions of what computes, as far as installed."""
     found = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *more):
         try:
             found[name] = version(name)
         except ModuleNotFoundError:
@@ -237,6 +249,34 @@ def _bad_artifact(folder: Path, why: str) -> str:
         f"The model in {folder} cannot be used: {why}. "
         "Train it again with `python -m ml.train`, or point MODELS_PATH at it."
     )
+
+
+def save_run(models_path: Path, row: dict[str, Any]) -> None:
+    """Put the row of `model_runs` beside the run's model."""
+    folder = models_path / str(row["run_id"])
+    draft = folder / f".{RUN_FILE}"
+    text = json.dumps({k: _plain(v) for k, v in row.items()}, indent=2, default=str)
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(folder / RUN_FILE)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's numbers as Python's, what is missing as null."""
+    return None if pd.isna(value) else getattr(value, "item", lambda: value)()
+
+
+def load_run(models_path: Path, run_id: str) -> dict[str, Any] | None:
+    """The row of `model_runs` that lies beside a model; None where there is none."""
+    try:
+        text = (models_path / run_id / RUN_FILE).read_text(encoding="utf-8")
+        row = json.loads(text)
+        times = ("created_at", "promoted_at")
+        days = {"test_from": pd.Timestamp(row["test_from"]).date()}
+        return row | days | {name: pd.Timestamp(row[name]) for name in times}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(_bad_artifact(models_path / run_id, str(error))) from error
 
 
 def has_artifact(models_path: Path, run_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""The search: 15 candidates on 3 folds grouped by student, by PR-AUC."""
+"""The search: 15 candidates, by default, on 3 folds grouped by student, by PR-AUC."""
 
 import json
 import time
@@ -75,7 +75,9 @@ class Fit:
     score_seconds: float
 
 
-def sample_candidates(fixed: dict[str, float]) -> list[dict[str, Any]]:
+def sample_candidates(
+    fixed: dict[str, float], candidates: int = CANDIDATES
+) -> list[dict[str, Any]]:
     """Draw the candidates; what a MODEL_ variable fixes is the same in all.
 
     scale_pos_weight is 1 unless it is fixed: it distorts the probabilities and does
@@ -90,7 +92,7 @@ def sample_candidates(fixed: dict[str, float]) -> list[dict[str, Any]]:
         "min_child_weight": loguniform(1, 100),
         "reg_lambda": loguniform(1, 50),
     }
-    drawn = ParameterSampler(space, n_iter=CANDIDATES, random_state=SEED)
+    drawn = ParameterSampler(space, n_iter=candidates, random_state=SEED)
     return [{**_plain(candidate), **fixed} for candidate in drawn]
 
 
@@ -120,6 +122,7 @@ def run_search(
     fixed: dict[str, float],
     on_fit: Callable[[], None] = lambda: None,
     threads: int = CORES,
+    candidates: int = CANDIDATES,
 ) -> SearchResult:
     """Fit every candidate on every fold and keep the best.
 
@@ -130,15 +133,24 @@ def run_search(
     fixed
         Parameters that are not searched.
     on_fit
-        Called after each of the 45 fits, for a progress bar.
+        Called after each fit, for a progress bar.
     threads
-        Candidates fitted at the same time, on one core each; changes no result.
+        Fits at the same time, on one core each; changes no result.
+    candidates
+        How many are drawn.
     """
     give_back_memory()
-    candidates = sample_candidates(fixed)
+    drawn = sample_candidates(fixed, candidates)
     held_out = make_folds(labels, students)
     folds = (bin_fold(rows, labels, fold, contract) for fold in held_out)
-    table = _results_table(candidates, _fit_all(candidates, folds, on_fit, threads))
+    return choose_best(drawn, _fit_all(drawn, folds, on_fit, threads))
+
+
+def choose_best(
+    candidates: list[dict[str, Any]], fits: list[list[Fit]]
+) -> SearchResult:
+    """The candidate with the best mean score; `fits` has one list per fold."""
+    table = _results_table(candidates, fits)
     # Among equals the first drawn wins.
     best = int(table["mean_test_score"].argmax())
     return SearchResult(

@@ -82,6 +82,11 @@ ALLOWED = {
     "gemini_max_cost": "use a number from 0 to 1000000, or nothing",
     "gemini_keep_requests": "use true or false",
     "retention_days": "use a whole number from 1 to 36500, or nothing",
+    "spark_warehouse_path": "use the path of a folder",
+    "spark_master": "use a Spark master such as local[*] or spark://host:7077",
+    "spark_driver_memory": "use a size such as 4g or 900m",
+    "spark_driver_host": "use a name or an address of this machine",
+    "spark_shuffle_partitions": "use a whole number from 1 to 100000",
     "log_level": "use one of " + ", ".join(LOG_LEVELS),
     "warehouse_path": "use the path of a DuckDB file not called main.duckdb",
     "models_path": "use the path of a folder",
@@ -178,6 +183,13 @@ class Settings(BaseSettings):
     sms_target: SecretStr = SecretStr("")
     in_app_target: SecretStr = SecretStr("")
     drop_folder: str = ""
+
+    # Text, because it may be the address of a file system that all workers share.
+    spark_warehouse_path: str = "data/spark"
+    spark_master: str = "local[*]"
+    spark_driver_memory: Annotated[str, Field(pattern=r"^[1-9]\d*[mg]$")] = "4g"
+    spark_driver_host: Annotated[str, Field(pattern=r"^[\w.:-]+$")] = "127.0.0.1"
+    spark_shuffle_partitions: Annotated[int, Field(ge=1, le=100_000)] = 16
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -364,6 +376,22 @@ class Settings(BaseSettings):
             raise ValueError("it is empty")
         return PROJECT_ROOT / Path(str(value).strip()).expanduser()
 
+    @field_validator("spark_warehouse_path")
+    @classmethod
+    def _folder_from_project_root(cls, value: str) -> str:
+        if not value:
+            raise ValueError(ALLOWED["spark_warehouse_path"])
+        if re.match(r"\w+://", value):
+            return value.rstrip("/")
+        return str(PROJECT_ROOT / Path(value).expanduser())
+
+    @field_validator("spark_master")
+    @classmethod
+    def _is_spark_master(cls, value: str) -> str:
+        if not re.match(r"(local|spark://|yarn|k8s://)", value):
+            raise ValueError(ALLOWED["spark_master"])
+        return value
+
     @field_validator("warehouse_path")
     @classmethod
     def _is_usable_warehouse(cls, value: Path) -> Path:
@@ -383,7 +411,12 @@ class Settings(BaseSettings):
                 values["target_definition"] = (
                     "assessment_missed" if missed else "course_repurchased"
                 )
-            for name in ("warehouse_path", "models_path", "data_processed_path"):
+            for name in (
+                "warehouse_path",
+                "models_path",
+                "data_processed_path",
+                "spark_warehouse_path",
+            ):
                 values.setdefault(name, cls.model_fields[name].default)
         return values
 
@@ -426,6 +459,11 @@ class Settings(BaseSettings):
             "flag_capacity": _as_text(self.flag_capacity),
             "fairness_max_gap": _as_text(self.fairness_max_gap),
             "forgotten_path": self.forgotten_path,
+            "spark_warehouse_path": self.spark_warehouse_path,
+            "spark_master": self.spark_master,
+            "spark_driver_memory": self.spark_driver_memory,
+            "spark_driver_host": self.spark_driver_host,
+            "spark_shuffle_partitions": str(self.spark_shuffle_partitions),
         }
         return {name.upper(): value for name, value in shown.items()}
 

@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from typing import Annotated, Any, cast
 
 import duckdb
@@ -11,14 +12,19 @@ import pandas as pd
 import typer
 
 from ml import registry
-from ml.baselines import BASELINES
-from ml.boosting import SEED
 from ml.cli import clean_errors, start_logging
-from ml.dataset import Points, Split, headline_lead, read_points, split_points
+from ml.dataset import (
+    Points,
+    Split,
+    headline_lead,
+    read_points,
+    split_points,
+)
 from ml.decisions import TABLE as DECISIONS
 from ml.decisions import decision_table
 from ml.promote import gate_objections, gate_text
 from ml.registry import Artifact, RunInputs
+from ml.runs import Report, run_row, run_settings, status_of, summarise
 from ml.score import (
     WRITE_WAIT_SECONDS,
     ContractMismatch,
@@ -31,7 +37,9 @@ from ml.score import (
     warn_nothing_to_score,
     write_scores,
 )
-from ml.settings import Settings, load_settings
+from ml.search import CANDIDATES
+from ml.settings import Settings, UserError, load_settings
+from ml.spark import import_session
 from ml.studies import SPLITS, read_attributes, run_studies
 from ml.training import Refitted, Trained, refit, train_model
 from ml.warehouse import (
@@ -55,8 +63,17 @@ RUN_TABLES = (
     DECISIONS,
     "ml.search_results",
 )
+# Tasks that train a model together on Spark, unless told otherwise.
+SPARK_WORKERS = 2
 log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False)
+
+
+class Engine(StrEnum):
+    """Where the tables are, and who trains."""
+
+    DUCKDB = "duckdb"
+    SPARK = "spark"
 
 
 @dataclass(frozen=True)
@@ -68,16 +85,6 @@ class Inputs:
     to_score: ScoringPoints
     attributes: pd.DataFrame
     runs: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a command has to tell at its end."""
-
-    run: dict[str, Any]
-    metrics: pd.DataFrame
-    scored: dict[str, int]
-    headline: int
 
 
 # ---------------------------------------------------------------- reading
@@ -99,56 +106,22 @@ def read_inputs(settings: Settings) -> Inputs:
         )
 
 
-def describe_run(settings: Settings, split: Split, kinds: dict[str, str]) -> RunInputs:
+def describe_run(
+    settings: Settings,
+    split: Split,
+    kinds: dict[str, str],
+    candidates: int = CANDIDATES,
+) -> RunInputs:
     """What the run is known by; the day that is scored is no part of it."""
     return RunInputs(
         data_fingerprint=registry.fingerprint_points(split.known, split.test),
         code_fingerprint=registry.fingerprint_code(),
         feature_fingerprint=registry.fingerprint_features(kinds),
-        settings={
-            "source_system": settings.source_system,
-            "target_definition": settings.target_definition,
-            "observation_window_days": settings.observation_window_days,
-            "prediction_leads": settings.leads_text,
-            "include_attributes": settings.include_attributes,
-            "test_from": split.test_from.isoformat(),
-            "calibration_from": split.calibration_from.isoformat(),
-            "fixed_parameters": settings.fixed_parameters,
-        },
+        settings=run_settings(settings, split.sizes, candidates),
     )
 
 
 # ---------------------------------------------------------------- writing
-
-
-def run_row(
-    artifact: Artifact, split: Split, status: str, reason: str, created_at: datetime
-) -> dict[str, Any]:
-    """The row of `model_runs` of a run that was trained on `split`."""
-    inputs = artifact.inputs
-    settings = inputs.settings
-    return {
-        "run_id": artifact.run_id,
-        "source_system": settings["source_system"],
-        "target_definition": settings["target_definition"],
-        "status": status,
-        "status_reason": reason,
-        "data_fingerprint": inputs.data_fingerprint,
-        "code_fingerprint": inputs.code_fingerprint,
-        "feature_fingerprint": inputs.feature_fingerprint,
-        "parameters": json.dumps(artifact.parameters, sort_keys=True),
-        "settings": json.dumps(settings, sort_keys=True),
-        "versions": json.dumps(registry.library_versions(), sort_keys=True),
-        "seed": SEED,
-        "test_from": split.test_from,
-        "train_rows": len(split.known),
-        "calibration_rows": len(split.calibration),
-        "test_rows": len(split.test),
-        "left_out_rows": split.left_out,
-        "artifact_path": artifact.run_id,
-        "refitted": False,
-        "created_at": created_at,
-    }
 
 
 def write_trained(
@@ -167,7 +140,9 @@ def write_trained(
     if status == registry.CHALLENGER and not hold:
         reason += f" {registry.find_champion(runs)} stays champion until promotion."
     created_at = _created_at(runs, artifact.run_id)
-    _write_run(connection, run_row(artifact, split, status, reason, created_at))
+    versions = registry.library_versions()
+    row = run_row(artifact, split.sizes, status, reason, created_at, versions)
+    _write_run(connection, row)
     for name, table in trained.tables.items():
         replace_rows(connection, name, table, {"run_id": artifact.run_id})
 
@@ -265,6 +240,7 @@ def run_train(
     with_refit: bool = False,
     promote: bool = False,
     with_studies: bool = False,
+    candidates: int = CANDIDATES,
 ) -> Report:
     """Train unless this very run is there already, score the day, write it all.
 
@@ -278,19 +254,23 @@ def run_train(
         Make the run champion, unless it is refused.
     with_studies
         Run the studies too, unless the run has them already.
+    candidates
+        How many the search draws.
     """
     found = read_inputs(settings)
     headline = headline_lead(settings.prediction_leads)
     as_of_date = found.built.as_of_date
     split = split_points(found.points, settings.test_from, as_of_date, headline)
-    inputs = describe_run(settings, split, found.points.kinds)
+    inputs = describe_run(settings, split, found.points.kinds, candidates)
     trained = None
     if not force and _is_done(settings, found.runs, inputs.run_id):
         log.info("Run %s is there already (--force trains again).", inputs.run_id)
         artifact = registry.load_artifact(settings.models_path, inputs.run_id)
-        refused = _status_of(found.runs, inputs.run_id) == registry.REFUSED
+        refused = status_of(found.runs, inputs.run_id) == registry.REFUSED
     else:
-        trained = train_model(split, inputs, settings.fixed_parameters, headline)
+        trained = train_model(
+            split, inputs, settings.fixed_parameters, headline, candidates
+        )
         artifact, refused = trained.artifact, trained.verdict.refused
         registry.save_artifact(settings.models_path, artifact)
     studied = None
@@ -391,13 +371,8 @@ def _decide(
     }
 
 
-def _status_of(runs: pd.DataFrame, run_id: str) -> str | None:
-    found = runs.loc[runs["run_id"] == run_id, "status"]
-    return None if found.empty else str(found.iloc[0])
-
-
 def _is_done(settings: Settings, runs: pd.DataFrame, run_id: str) -> bool:
-    known = _status_of(runs, run_id) is not None
+    known = status_of(runs, run_id) is not None
     return known and registry.has_artifact(settings.models_path, run_id)
 
 
@@ -453,49 +428,6 @@ def _report(
     return Report(run, metrics, counts, headline)
 
 
-def summarise(report: Report) -> str:
-    """The summary of a run for people."""
-    run = report.run
-    at_headline = report.metrics[
-        (report.metrics["split"] == "test")
-        & (report.metrics["lead_days"] == report.headline)
-        & (report.metrics["segment"] == "all")
-    ]
-    figures = {
-        (row["scorer"], row["metric"]): row for row in at_headline.to_dict("records")
-    }
-    base = figures["model", "base_rate"]
-    lines = [
-        f"Run {run['run_id']}: {run['status']}. {run['status_reason']}",
-        f"Points: {run['train_rows']:,} trained on, {run['calibration_rows']:,} of "
-        f"them calibrated on, {run['test_rows']:,} tested on "
-        f"(from {run['test_from']}), "
-        f"{run['left_out_rows']:,} left out",
-        f"At lead {report.headline}: {base['rows']:,} test points, "
-        f"base rate {base['value']:.3f}",
-        "PR-AUC with 95 % interval, and by how much the model is ahead:",
-        _figure_line("model", figures["model", "pr_auc"]),
-    ]
-    for name in BASELINES:
-        ahead = figures["model", f"pr_auc_minus_{name}"]
-        lines.append(
-            _figure_line(name, figures[name, "pr_auc"])
-            + f"   {ahead['value']:+.3f} ({ahead['ci_low']:+.3f} to "
-            f"{ahead['ci_high']:+.3f})"
-        )
-    for run_id, count in report.scored.items():
-        lines.append(f"Scored by {run_id}: {count:,} points")
-    if not report.scored:
-        lines.append("Scored: nothing, the run is refused")
-    return "\n".join(lines)
-
-
-def _figure_line(name: str, row: dict[Any, Any]) -> str:
-    return (
-        f"  {name:<12} {row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
-    )
-
-
 @app.command(epilog="Example: TEST_FROM=2014-01-01 python -m ml.train")
 def main(
     with_refit: Annotated[
@@ -522,12 +454,45 @@ def main(
             "ablation and the like. A run without them gets them later.",
         ),
     ] = True,
+    candidates: Annotated[
+        int, typer.Option(min=1, max=1000, help="Candidates that the search draws.")
+    ] = CANDIDATES,
+    engine: Annotated[
+        Engine, typer.Option(help="Whose tables to train on (docs/spark-training.md).")
+    ] = Engine.DUCKDB,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, max=10_000, help="Spark: tasks that train a model together."
+        ),
+    ] = SPARK_WORKERS,
 ) -> None:
     """Train a model, evaluate it once, and score the day of the tables."""
     with clean_errors():
         settings = load_settings()
         start_logging(settings)
-        print(summarise(run_train(settings, force, with_refit, promote, with_studies)))
+        if engine == Engine.SPARK:
+            if with_refit:
+                raise UserError(
+                    "--refit trains on DuckDB only, not with --engine spark."
+                )
+            report = _train_on_spark(settings, force, promote, candidates, workers)
+        else:
+            report = run_train(
+                settings, force, with_refit, promote, with_studies, candidates
+            )
+        print(summarise(report))
+
+
+def _train_on_spark(
+    settings: Settings, force: bool, promote: bool, candidates: int, workers: int
+) -> Report:
+    import_session()
+    # Not before it is known that pyspark is there.
+    from ml.on_spark.train import run_train_on_spark
+
+    log.info("No studies on Spark: they are left to DuckDB.")
+    return run_train_on_spark(settings, force, promote, candidates, workers)
 
 
 if __name__ == "__main__":

@@ -52,23 +52,31 @@ class Trained:
 
 
 def train_model(
-    split: Split, inputs: RunInputs, fixed: dict[str, float], headline: int
+    split: Split,
+    inputs: RunInputs,
+    fixed: dict[str, float],
+    headline: int,
+    candidates: int = CANDIDATES,
 ) -> Trained:
     """Search, fit, calibrate, and evaluate once."""
     contract = learn_contract(split.known.features, split.known.kinds)
-    found = _search(split.search, contract, fixed)
+    found = _search(split.search, contract, fixed, candidates)
     search_model = _fit(split.search, contract, found.parameters)
     artifact = _fit_winner(split, contract, found, search_model, inputs)
     log.info("Evaluating on %s points of the test period.", len(split.test))
     predictions = predict_test(artifact, split)
     metrics = evaluate(predictions)
     verdict = judge(metrics, headline)
-    importance = _importance(artifact, split.test)
+    importance = measure_importance(artifact, split.test)
+    others = other_metrics(
+        artifact,
+        found,
+        search=_count(split.search.labels),
+        calibration=_count(split.calibration.labels),
+    )
     tables = {
         "ml.evaluation_predictions": predictions,
-        "ml.model_metrics": pd.concat(
-            [metrics, _other_metrics(artifact, split, found)], ignore_index=True
-        ),
+        "ml.model_metrics": pd.concat([metrics, others], ignore_index=True),
         "ml.feature_importance": importance,
         "ml.partial_dependence": partial_dependence(
             artifact, split.test, importance["feature"].head(FEATURES).tolist()
@@ -87,11 +95,22 @@ def train_model(
 
 
 def _search(
-    points: Points, contract: FeatureContract, fixed: dict[str, float]
+    points: Points,
+    contract: FeatureContract,
+    fixed: dict[str, float],
+    candidates: int,
 ) -> SearchResult:
     rows = encode(points.features, contract)
-    with progress("Search", CANDIDATES * FOLDS) as on_fit:
-        return run_search(rows, points.labels, points.students, contract, fixed, on_fit)
+    with progress("Search", candidates * FOLDS) as on_fit:
+        return run_search(
+            rows,
+            points.labels,
+            points.students,
+            contract,
+            fixed,
+            on_fit,
+            candidates=candidates,
+        )
 
 
 def _fit(
@@ -186,17 +205,33 @@ def predict_test(artifact: Artifact, split: Split) -> pd.DataFrame:
     )
 
 
-def _other_metrics(
-    artifact: Artifact, split: Split, found: SearchResult
+@dataclass(frozen=True)
+class Count:
+    """Points of a part, and failing ones among them."""
+
+    rows: int
+    positives: int
+
+    @property
+    def base_rate(self) -> float:
+        """The failing share."""
+        return self.positives / self.rows
+
+
+def _count(labels: np.ndarray) -> Count:
+    return Count(len(labels), int(labels.sum()))
+
+
+def other_metrics(
+    artifact: Artifact, found: SearchResult, search: Count, calibration: Count
 ) -> pd.DataFrame:
     """What the search and the calibration saw, beside the test's figures."""
-    search, calibration = split.search.labels, split.calibration.labels
     held_out = artifact.calibration.held_out_brier[artifact.calibration.method]
     rows = [
         ("search", "pr_auc", found.best_score, search),
-        ("search", "base_rate", float(search.mean()), search),
+        ("search", "base_rate", search.base_rate, search),
         ("calibration", "brier", held_out, calibration),
-        ("calibration", "base_rate", float(calibration.mean()), calibration),
+        ("calibration", "base_rate", calibration.base_rate, calibration),
     ]
     return pd.DataFrame(
         {
@@ -208,15 +243,15 @@ def _other_metrics(
             "value": value,
             "ci_low": np.nan,
             "ci_high": np.nan,
-            "rows": len(labels),
-            "positives": int(labels.sum()),
+            "rows": part.rows,
+            "positives": part.positives,
         }
-        for name, metric, value, labels in rows
+        for name, metric, value, part in rows
     )
 
 
-def _importance(artifact: Artifact, test: Points) -> pd.DataFrame:
-    """Over evenly spaced rows of the test period where it is a large one."""
+def measure_importance(artifact: Artifact, test: Points) -> pd.DataFrame:
+    """Rows of `feature_importance`, over evenly spaced ones of many test points."""
     step = max(1, -(-len(test) // IMPORTANCE_ROWS))
     sample = test.take(np.arange(len(test)) % step == 0)
     rows = encode(sample.features, artifact.contract)
@@ -231,15 +266,30 @@ def _calibration_curves(
     split: Split,
     predictions: pd.DataFrame,
 ) -> pd.DataFrame:
-    usual = predictions[~predictions["contacted_before_due"]]
     calibration = split.calibration
-    # A map that was fitted on these points cannot be judged by them.
-    fitted = artifact.calibration.method != NONE
-    split_name = "calibration_in_sample" if fitted else "calibration"
     raw = _score_with(search_model, artifact.contract, calibration).margins
     held_out = calibration.targets[["course_id", "lead_days"]].assign(
         at_risk=calibration.labels, risk_score=artifact.calibration.apply(raw)
     )
+    return calibration_curves(artifact, held_out, predictions)
+
+
+def calibration_curves(
+    artifact: Artifact, held_out: pd.DataFrame, predictions: pd.DataFrame
+) -> pd.DataFrame:
+    """Rows of `calibration_curve`, of the test and of the calibration period.
+
+    Parameters
+    ----------
+    held_out
+        Points of the calibration period, scored by a model that had not seen them.
+    predictions
+        Rows of `evaluation_predictions`.
+    """
+    usual = predictions[~predictions["contacted_before_due"]]
+    # A map that was fitted on these points cannot be judged by them.
+    fitted = artifact.calibration.method != NONE
+    split_name = "calibration_in_sample" if fitted else "calibration"
     return pd.concat(
         [
             calibration_curve(usual, "test"),

@@ -295,6 +295,14 @@ def check_pipeline_settings(
     """
     check_handback_tables(connection)
     built = read_pipeline_settings(connection)
+    compare_settings(built, settings)
+    return built
+
+
+def compare_settings(
+    built: PipelineSettings, settings: Settings, build: str = "dbt build"
+) -> None:
+    """Raise SettingsMismatch naming every difference; `build` is what to run then."""
     pairs: dict[str, tuple[Any, Any]] = {
         "SOURCE_SYSTEM": (built.source_system, settings.source_system),
         "DATA_RAW_PATH": (
@@ -319,11 +327,10 @@ def check_pipeline_settings(
         raise SettingsMismatch(
             "The warehouse was built under other settings:\n"
             + "\n".join(different)
-            + "\nRun `dbt build` under the settings of this command, or run this "
+            + f"\nRun `{build}` under the settings of this command, or run this "
             "command under those of the build (environment or .env; dbt itself "
-            "does not read .env, `dotenv run --no-override -- dbt build` does)."
+            f"does not read .env, `dotenv run --no-override -- {build}` does)."
         )
-    return built
 
 
 def _full_path(raw: str | None) -> str:
@@ -420,7 +427,7 @@ def replace_rows(
         Columns, types or keys do not fit: nothing was deleted.
     """
     target = find_handback_table(table)
-    rows = _as_arrow(target, frame)
+    rows = as_arrow(target, frame)
     _check_key(target, frame)
     _check_where(target, rows, where)
     connection.execute(
@@ -446,13 +453,13 @@ def read_rows(
         + f" order by {', '.join(target.key)}",
         list(where.values()),
     ).df()
-    return _as_arrow(target, frame).to_pandas()
+    return as_arrow(target, frame).to_pandas()
 
 
 def typed_rows(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` as `read_rows` would give it back after it was written."""
     target = find_handback_table(table)
-    rows = _as_arrow(target, frame).to_pandas()
+    rows = as_arrow(target, frame).to_pandas()
     return rows.sort_values(list(target.key), ignore_index=True)
 
 
@@ -461,7 +468,14 @@ def _where_clause(where: dict[str, Any]) -> str:
     return f" where {matches}" if where else ""
 
 
-def _as_arrow(target: HandbackTable, frame: pd.DataFrame) -> pa.Table:
+def as_arrow(target: HandbackTable, frame: pd.DataFrame) -> pa.Table:
+    """`frame` with the columns and types of the table.
+
+    Raises
+    ------
+    WriteBackError
+        Columns or types do not fit.
+    """
     missing = [name for name in target.columns if name not in frame.columns]
     unknown = [str(name) for name in frame.columns if name not in target.columns]
     if missing or unknown:

@@ -27,6 +27,10 @@ SETTINGS = (
     "CONTACT_EFFECT",
     "CAMPAIGNS",
     "FAIRNESS_MAX_GAP",
+    "SPARK_MASTER",
+    "SPARK_DRIVER_MEMORY",
+    "SPARK_DRIVER_HOST",
+    "SPARK_SHUFFLE_PARTITIONS",
 )
 
 
@@ -46,6 +50,7 @@ def environment(scratch: Path, **settings: str) -> dict[str, str]:
         inherited
         | {
             "WAREHOUSE_PATH": str(scratch / "warehouse.duckdb"),
+            "SPARK_WAREHOUSE_PATH": str(scratch / "spark"),
             "MODELS_PATH": str(scratch / "models"),
             "DATA_PROCESSED_PATH": str(scratch / "published"),
             "INTERVENE_STORE": f"sqlite:///{scratch / 'intervene.sqlite'}",

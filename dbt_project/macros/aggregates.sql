@@ -29,6 +29,30 @@
 {%- endmacro %}
 
 
+{#
+  A double as a decimal, rounded half away from zero: sums of floats depend on the
+  order of rows.
+#}
+{% macro as_decimal(value, precision=28, scale=6) %}
+    {{ return(adapter.dispatch('as_decimal')(value, precision, scale)) }}
+{% endmacro %}
+
+{% macro default__as_decimal(value, precision, scale) -%}
+    cast({{ value }} as decimal({{ precision }}, {{ scale }}))
+{%- endmacro %}
+
+{# Spark rounds the shortest text of a double, DuckDB the double times a power of ten:
+   they differ where a digit too many is a 5. #}
+{% macro spark__as_decimal(value, precision, scale) -%}
+    cast(
+        cast(
+            round(cast({{ value }} as double) * 1e{{ scale }})
+            as decimal({{ precision }}, 0)
+        ) * {{ '0.' ~ '0' * (scale - 1) ~ '1' }} as decimal({{ precision }}, {{ scale }})
+    )
+{%- endmacro %}
+
+
 {# Eight bytes: dbt.type_float() is a four-byte float on DuckDB and Spark. #}
 {% macro type_double() %}{{ return(adapter.dispatch('type_double')()) }}{% endmacro %}
 {% macro default__type_double() %}{{ return('double') }}{% endmacro %}

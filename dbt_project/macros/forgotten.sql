@@ -74,10 +74,9 @@
     {% if not execute or load_relation(relation) is none %}{{ return('') }}{% endif %}
     {% for column in adapter.get_columns_in_relation(relation) %}
         {% if column.name | lower in student_columns() and somebody_is_forgotten() %}
-            {{ return(
-                'delete from ' ~ relation ~ ' where not ('
-                ~ not_forgotten(relation, adapter.quote(column.name)) ~ ')'
-            ) }}
+            {{ return(delete_rows_but(
+                relation, not_forgotten(relation, adapter.quote(column.name))
+            )) }}
         {% endif %}
     {% endfor %}
     {{ return('') }}
@@ -85,6 +84,30 @@
 
 
 {# ---------- what engines say differently #}
+
+{# A statement that leaves a table with those rows for which the condition is true. #}
+{% macro delete_rows_but(relation, condition) %}
+    {{ return(adapter.dispatch('delete_rows_but')(relation, condition)) }}
+{% endmacro %}
+
+{% macro default__delete_rows_but(relation, condition) %}
+    {{ return('delete from ' ~ relation ~ ' where not (' ~ condition ~ ')') }}
+{% endmacro %}
+
+{# Parquet files are written, not changed, and not while they are read. #}
+{% macro spark__delete_rows_but(relation, condition) %}
+    {% set kept = relation.incorporate(
+        path={'identifier': relation.identifier ~ '__kept'}
+    ) %}
+    {% do run_query('drop table if exists ' ~ kept) %}
+    {% do run_query(
+        'create table ' ~ kept ~ ' as select * from ' ~ relation ~ ' where ' ~ condition
+    ) %}
+    {% do run_query('insert overwrite ' ~ relation ~ ' select * from ' ~ kept) %}
+    {% do run_query('drop table ' ~ kept) %}
+    {{ return('') }}
+{% endmacro %}
+
 
 {% macro sha256_hex(text) %}
     {{ return(adapter.dispatch('sha256_hex')(text)) }}
@@ -107,7 +130,7 @@
     {{ return(adapter.dispatch('forgotten_folder')(folder)) }}
 {% endmacro %}
 
-{# Other engines: `python -m ml.preflight` makes it. #}
+{# Other engines: `python -m intervene forget` makes it; without it nobody was. #}
 {% macro default__forgotten_folder(folder) %}
     {{ return(folder) }}
 {% endmacro %}
@@ -121,12 +144,40 @@
 {% endmacro %}
 
 
+{#
+  Spark reads both files through tables, which may point at nothing: then nobody was
+  forgotten. Made at the start of a run, and read anew by every query after that.
+#}
+{% macro register_forgotten() %}
+    {% set folder = spark_path(forgotten_folder()) %}
+    {% for table, file in {
+        'forgotten_key': 'key', 'forgotten_students': 'students.csv'
+    }.items() %}
+        {% do run_query('drop table if exists raw_files.' ~ table) %}
+        {% do run_query(
+            'create table raw_files.' ~ table ~ ' (value string) using text location '
+            ~ sql_text(folder ~ '/' ~ file)
+        ) %}
+    {% endfor %}
+    {% set key = run_query(forgotten_key()).rows[0][0] or '' %}
+    {% if somebody_is_forgotten()
+        and not modules.re.fullmatch('[0-9a-f]{64}', key) %}
+        {{ exceptions.raise_compiler_error(
+            folder ~ '/key is missing or damaged, and without it nobody knows whom '
+            ~ 'students.csv beside it means. Restore it from a backup; until then '
+            ~ 'nothing is built.'
+        ) }}
+    {% endif %}
+{% endmacro %}
+
+
 {% macro forgotten_key() %}
     {{ return(adapter.dispatch('forgotten_key')(forgotten_folder())) }}
 {% endmacro %}
 
-{% macro default__forgotten_key(folder) %}
-    {{ return('select substr(value, 1, 64) from text.`' ~ folder ~ '/key`') }}
+{# A table over the file; `max`, so that it is one value whatever is in it. #}
+{% macro spark__forgotten_key(folder) %}
+    {{ return('select max(substr(value, 1, 64)) from raw_files.forgotten_key') }}
 {% endmacro %}
 
 {% macro duckdb__forgotten_key(folder) %}
@@ -142,9 +193,9 @@
 {% endmacro %}
 
 {# The header is the hash of nobody. #}
-{% macro default__forgotten_hashes(folder) %}
+{% macro spark__forgotten_hashes(folder) %}
     {{ return(
-        'select value as student_hash from text.`' ~ folder ~ '/students.csv` '
+        'select value as student_hash from raw_files.forgotten_students '
         ~ "where value <> 'student_hash'"
     ) }}
 {% endmacro %}

@@ -78,5 +78,5 @@
 
 {# A share in a sentence: 0.310. #}
 {% macro share_as_text(share) -%}
-    cast(cast({{ share }} as decimal(6, 3)) as {{ dbt.type_string() }})
+    cast({{ as_decimal(share, 6, 3) }} as {{ dbt.type_string() }})
 {%- endmacro %}

@@ -35,7 +35,7 @@
         {% do found.append({
             'name': column.name,
             'family': column.meta.family,
-            'is_text': contract_type(column.data_type) == 'varchar',
+            'is_text': column.data_type == 'varchar',
         }) %}
     {% endfor %}
     {% for name in attributes %}
@@ -73,7 +73,7 @@
 {% macro stability_term(then, now, all_then, all_now, bins) -%}
     {%- set p = '((' ~ then ~ ' + 0.5e0) / (' ~ all_then ~ ' + 0.5e0 * ' ~ bins ~ '))' -%}
     {%- set q = '((' ~ now ~ ' + 0.5e0) / (' ~ all_now ~ ' + 0.5e0 * ' ~ bins ~ '))' -%}
-    cast(({{ q }} - {{ p }}) * ln({{ q }} / {{ p }}) as decimal(18, 9))
+    {{ as_decimal('(' ~ q ~ ' - ' ~ p ~ ') * ln(' ~ q ~ ' / ' ~ p ~ ')', 18, 9) }}
 {%- endmacro %}
 
 

@@ -27,8 +27,7 @@
 
     {% set contract = raw_contract(source_name, table) %}
     {% if raw_is_in_files() %}
-        {% set files = raw_files(table) %}
-        {% set scan = raw_scan(files) if files else none %}
+        {% set scan = raw_scan(table) %}
         {% set present = raw_scan_columns(scan) if scan else [] %}
     {% else %}
         {% set present = raw_relation_columns(relation) %}
@@ -144,19 +143,46 @@
 {% endmacro %}
 
 
-{# The files of one raw table, all of one format, in a stable order. #}
-{% macro raw_files(table) %}
-    {{ return(adapter.dispatch('raw_files')(table)) }}
+{# ---------- what engines say differently #}
+
+{#
+  A relation, or table function, over the files of one raw table; none where there
+  are none. On Spark it was made at the start of the run.
+#}
+{% macro raw_scan(table) %}
+    {{ return(adapter.dispatch('raw_scan')(table)) }}
 {% endmacro %}
 
-{% macro default__raw_files(table) %}
-    {{ exceptions.raise_compiler_error(
-        'Raw files can only be read by DuckDB so far. Load them into schema raw '
-        ~ 'of the warehouse and leave DATA_RAW_PATH empty.'
+{% macro duckdb__raw_scan(table) %}
+    {% set files = raw_files_of(table, raw_listing()) %}
+    {{ return(duckdb_scan(files) if files else none) }}
+{% endmacro %}
+
+{% macro spark__raw_scan(table) %}
+    {% set view = raw_file_relation(table) %}
+    {% set found = run_query(
+        'show views in ' ~ view.schema ~ ' like ' ~ sql_text(view.identifier)
+    ).rows %}
+    {{ return(view if found else none) }}
+{% endmacro %}
+
+
+{% macro raw_scan_columns(scan) %}
+    {{ return(
+        run_query('describe select * from ' ~ scan).columns[0].values() | list
     ) }}
 {% endmacro %}
 
-{% macro duckdb__raw_files(table) %}
+
+{#
+  The files in DATA_RAW_PATH and in folders there: [name of the folder or '', name
+  of the file, address], in a stable order.
+#}
+{% macro raw_listing() %}
+    {{ return(adapter.dispatch('raw_listing')()) }}
+{% endmacro %}
+
+{% macro duckdb__raw_listing() %}
     {% set folder = file_pattern(setting('data_raw_path').rstrip('/')) %}
     {% set found = run_query(
         "select file, false as is_inside from glob(" ~ sql_text(folder ~ '/*') ~ ") "
@@ -164,15 +190,46 @@
         ~ "select file, true as is_inside from glob(" ~ sql_text(folder ~ '/*/*') ~ ") "
         ~ "order by 1"
     ).rows %}
+    {% set listing = [] %}
+    {% for row in found %}
+        {% set parts = row[0].split('/') %}
+        {% do listing.append([parts[-2] if row[1] else '', parts[-1], row[0]]) %}
+    {% endfor %}
+    {{ return(listing) }}
+{% endmacro %}
+
+{% macro spark__raw_listing() %}
+    {% set folder = spark_path(setting('data_raw_path')) %}
+    {% set found = run_query(
+        'select path from binaryFile.' ~ adapter.quote(spark_glob(folder))
+        ~ " with (recursiveFileLookup = 'true') order by path"
+    ).rows %}
+    {% set listing = [] %}
+    {% for row in found %}
+        {% set parts = row[0].split(folder ~ '/')[1:] | join(folder ~ '/') %}
+        {% set parts = parts.split('/') %}
+        {% if parts | length <= 2 %}
+            {% do listing.append([
+                parts[0] if parts | length == 2 else '', parts[-1],
+                folder ~ '/' ~ parts | join('/'),
+            ]) %}
+        {% endif %}
+    {% endfor %}
+    {{ return(listing) }}
+{% endmacro %}
+
+
+{# The files of one raw table, all of one format: a file beats a folder, and Parquet
+   CSV. #}
+{% macro raw_files_of(table, listing) %}
     {% for is_inside in [false, true] %}
         {% for extension in ['.parquet', '.csv'] %}
             {% set files = [] %}
-            {% for row in found if row[1] == is_inside %}
-                {% set parts = (row[0] | lower).split('/') %}
-                {% set is_of_table = parts[-2] == table | lower
-                    if is_inside else parts[-1] == table | lower ~ extension %}
-                {% if is_of_table and parts[-1].endswith(extension) %}
-                    {% do files.append(row[0]) %}
+            {% for folder, name, address in listing if (folder != '') == is_inside %}
+                {% set is_of_table = folder | lower == table | lower
+                    if is_inside else name | lower == table | lower ~ extension %}
+                {% if is_of_table and (name | lower).endswith(extension) %}
+                    {% do files.append(address) %}
                 {% endif %}
             {% endfor %}
             {% if files %}{{ return(files) }}{% endif %}
@@ -182,8 +239,8 @@
 {% endmacro %}
 
 
-{# A table function over files of one format. #}
-{% macro raw_scan(files) %}
+{# DuckDB's table function over files of one format. #}
+{% macro duckdb_scan(files) %}
     {% set literals = [] %}
     {% for file in files %}
         {% do literals.append(sql_text(file_pattern(file))) %}
@@ -201,16 +258,18 @@
 {% endmacro %}
 
 
-{% macro raw_scan_columns(scan) %}
-    {{ return(
-        run_query('describe select * from ' ~ scan).columns[0].values() | list
-    ) }}
-{% endmacro %}
-
-
 {# Text as an SQL literal. #}
 {% macro sql_text(text) %}
+    {{ return(adapter.dispatch('sql_text')(text)) }}
+{% endmacro %}
+
+{% macro default__sql_text(text) %}
     {{ return("'" ~ text | replace("'", "''") ~ "'") }}
+{% endmacro %}
+
+{# Spark reads escapes in literals. #}
+{% macro spark__sql_text(text) %}
+    {{ return(default__sql_text(text | replace('\\', '\\\\'))) }}
 {% endmacro %}
 
 

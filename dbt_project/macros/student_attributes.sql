@@ -21,8 +21,8 @@
         else source('platform', 'students') %}
     {% if not execute %}{{ return([]) }}{% endif %}
     {% if raw_is_in_files() %}
-        {% set files = raw_files('students') %}
-        {% set columns = raw_scan_columns(raw_scan(files)) if files else [] %}
+        {% set scan = raw_scan('students') %}
+        {% set columns = raw_scan_columns(scan) if scan else [] %}
     {% else %}
         {% set columns = raw_relation_columns(relation) %}
     {% endif %}

@@ -65,6 +65,6 @@ def test_the_logistic_regression_takes_nulls_and_text_it_never_met() -> None:
 
 def test_missing_columns_are_all_named() -> None:
     with pytest.raises(UserError) as error:
-        check_columns(_points(5, 1))
+        check_columns(_points(5, 1).kinds)
     for name in NEEDED:
         assert name in str(error.value)

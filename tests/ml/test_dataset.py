@@ -55,7 +55,7 @@ def test_no_point_serves_twice_and_all_are_counted(
     assert not _keys(split.known) & parts[2]
     used = len(split.known) + len(split.test)
     training = points.targets["is_training_point"]
-    assert used + split.left_out == int((matured & training).sum())
+    assert used + split.sizes.left_out == int((matured & training).sum())
 
 
 def test_nothing_is_trained_on_that_was_not_known_in_time(split: Split) -> None:
@@ -114,10 +114,10 @@ def test_calibration_is_about_a_fifth_of_whole_days(split: Split) -> None:
 def test_the_default_test_period_is_the_newest_fifth_in_days(points: Points) -> None:
     matured = points.take(points.targets["label_status"] == "matured")
     days = matured.targets["as_of_date"].dt.date
-    start = default_test_from(matured, AS_OF_DATE)
+    start = default_test_from(matured.days, AS_OF_DATE)
     length = (max(days) - min(days)).days + 1
     assert (start - min(days)).days == int(0.8 * length)
-    assert default_test_from(matured, AS_OF_DATE - timedelta(days=200)) < start
+    assert default_test_from(matured.days, AS_OF_DATE - timedelta(days=200)) < start
 
 
 def test_a_day_to_score_before_the_test_is_refused(points: Points) -> None:

@@ -16,7 +16,7 @@ settings as (
         cast('{{ setting('source_system') }}' as {{ dbt.type_string() }})
             as source_system,
         cast(
-            '{{ setting('data_raw_path') | replace("'", "''") }}'
+            {{ sql_text(setting('data_raw_path')) }}
             as {{ dbt.type_string() }}
         ) as data_raw_path,
         cast('{{ setting('target_definition') }}' as {{ dbt.type_string() }})

@@ -1,6 +1,6 @@
 {{
     config(
-        materialized='incremental',
+        materialized='table' if target.type == 'spark' else 'incremental',
         incremental_strategy='delete+insert',
         unique_key='activity_date',
         on_schema_change='fail',
@@ -37,7 +37,7 @@ facts_read as (
         activity_date,
         count(*) as facts,
         {{ count_where('is_lesson_start = 1') }} as lessons_started,
-        coalesce(sum(cast(progress_gained as {{ dbt.type_numeric() }})), 0)
+        coalesce(sum({{ as_decimal('progress_gained') }}), 0)
             as progress_gained
     from activity
     group by activity_date
@@ -94,13 +94,12 @@ daily as (
         cast(count(*) as {{ dbt.type_bigint() }}) as facts,
         {{ count_where("activity.activity_type = 'event'") }} as events,
         -- Decimals, because a sum of floats depends on the order of the rows.
-        sum(cast(activity.quantity as {{ dbt.type_numeric() }})) as quantity,
+        sum({{ as_decimal('activity.quantity') }}) as quantity,
         {{ count_where("activity.activity_type = 'sign_in'") }} as sessions,
-        sum(cast(activity.minutes as {{ dbt.type_numeric() }})) as minutes,
+        sum({{ as_decimal('activity.minutes') }}) as minutes,
         {{ count_where('activity.is_lesson_start = 1') }} as lessons_started,
         {{ count_where('activity.is_lesson_finish = 1') }} as lessons_finished,
-        sum(cast(activity.progress_gained as {{ dbt.type_numeric() }}))
-            as progress_gained,
+        sum({{ as_decimal('activity.progress_gained') }}) as progress_gained,
         {{ count_where("activity.activity_type = 'quiz_answer'") }}
             as quiz_answers,
         {{ count_where('activity.is_correct is not null') }} as quiz_judged,

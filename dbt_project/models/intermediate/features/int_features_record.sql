@@ -43,7 +43,7 @@ known_sittings as (
         end as is_predicted_kind,
         due_versions.due_at,
         due_versions.assessment_id,
-        cast(due_versions.weight as {{ dbt.type_numeric() }}) as weight,
+        {{ as_decimal('due_versions.weight') }} as weight,
         {{ dbt.dateadd(
             'day', var('grace_days'), 'due_versions.due_at'
         ) }} as accepted_until,
@@ -54,7 +54,7 @@ known_sittings as (
         -- Decimals, because a sum of floats depends on the order of the rows.
         case
             when sittings.graded_at < observations.as_of_date
-                then cast(sittings.score as {{ dbt.type_numeric() }})
+                then {{ as_decimal('sittings.score') }}
         end as score,
         case
             when sittings.graded_at >= observations.as_of_date then null

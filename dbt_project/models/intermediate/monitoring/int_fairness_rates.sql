@@ -79,7 +79,7 @@ flagged as (
             else 0
         end as is_flagged,
         {% endif %}
-        cast(risk_score - at_risk as decimal(18, 6)) as gap
+        {{ as_decimal('risk_score - at_risk', 18, 6) }} as gap
     from predictions
 
 ),

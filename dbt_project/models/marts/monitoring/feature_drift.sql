@@ -236,14 +236,14 @@ terms as (
         *,
         {{ stability_term('points_then', 'points_now', 'all_then', 'all_now', 'bins') }}
             as term,
-        cast(all_now * ({{ clustered_variance(
+        {{ as_decimal('all_now * (' ~ clustered_variance(
             'points_now', 'all_now', 'now_now', 'now_course', 'course_course',
             'courses_now'
-        ) }}) as decimal(18, 9)) as variance_by_course,
-        cast(
-            ({{ ratio('points_now', 'all_now') }})
-            * (1 - {{ ratio('points_now', 'all_now') }}) as decimal(18, 9)
-        ) as variance_by_point
+        ) ~ ')', 18, 9) }} as variance_by_course,
+        {{ as_decimal(
+            '(' ~ ratio('points_now', 'all_now') ~ ') * (1 - '
+            ~ ratio('points_now', 'all_now') ~ ')', 18, 9
+        ) }} as variance_by_point
     from with_sizes
 
 ),

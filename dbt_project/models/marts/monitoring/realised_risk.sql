@@ -73,7 +73,7 @@ questions as (
         scores.risk_band,
         contacted.student_id is not null as contacted_before_due,
         scores.student_id,
-        cast(scores.risk_score as decimal(18, 9)) as risk_score,
+        {{ as_decimal('scores.risk_score', 18, 9) }} as risk_score,
         answers.at_risk
     from scores
     left join answers

@@ -65,7 +65,7 @@ placed as (
         scores.as_of_date,
         {{ decile_of('scores.risk_score') }} as bin,
         count(*) as points,
-        sum(cast(scores.risk_score as decimal(18, 9))) as scores
+        sum({{ as_decimal('scores.risk_score', 18, 9) }}) as scores
     from scores
     inner join ends
         on scores.run_id = ends.run_id

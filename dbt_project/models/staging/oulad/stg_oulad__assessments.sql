@@ -71,7 +71,11 @@ numbered as (
         *,
         row_number() over (
             partition by id_assessment, rejected_because
-            order by course_run_id, assessment_type, due_day, weight
+            order by
+                course_run_id,
+                assessment_type,
+                due_day nulls last,
+                weight nulls last
         ) as copy_number
     from checked
 

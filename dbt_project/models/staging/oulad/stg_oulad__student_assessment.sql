@@ -78,7 +78,7 @@ numbered as (
         *,
         row_number() over (
             partition by id_assessment, id_student, rejected_because
-            order by date_submitted, score, is_banked
+            order by date_submitted, score nulls last, is_banked
         ) as copy_number
     from checked
 

@@ -67,14 +67,14 @@ numbered as (
         row_number() over (
             partition by id_student, course_run_id, rejected_because
             order by
-                num_of_prev_attempts,
-                studied_credits,
-                gender,
-                region,
-                highest_education,
-                imd_band,
-                age_band,
-                disability
+                num_of_prev_attempts nulls last,
+                studied_credits nulls last,
+                gender nulls last,
+                region nulls last,
+                highest_education nulls last,
+                imd_band nulls last,
+                age_band nulls last,
+                disability nulls last
         ) as copy_number
     from checked
 

@@ -79,7 +79,7 @@ numbered as (
         *,
         row_number() over (
             partition by id_student, course_run_id, rejected_because
-            order by date_registration, date_unregistration
+            order by date_registration, date_unregistration nulls last
         ) as copy_number
     from checked
 

@@ -50,7 +50,7 @@ numbered as (
         *,
         row_number() over (
             partition by id_site, rejected_because
-            order by course_run_id, activity_type
+            order by course_run_id, activity_type nulls last
         ) as copy_number
     from checked
 

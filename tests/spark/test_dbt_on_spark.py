@@ -1,0 +1,226 @@
+"""dbt on Spark builds what dbt on DuckDB builds, to the last row.
+
+One session serves every test, and each build replaces the tables of the one before,
+as a user's would; that costs a minute and a half instead of four.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from dbt.cli.main import dbtRunner
+from dbt.contracts.results import RunResult
+from pyspark.sql import SparkSession
+
+from ml.settings import PROJECT_ROOT, load_settings
+from ml.spark import open_spark
+from ml.warehouse import HANDBACK_SOURCES, handback_tables
+from tests.leakage_data import write_oulad, write_platform
+from tests.pipeline import environment, run
+from tests.spark.compare import (
+    differences,
+    duckdb_tables,
+    read_duckdb,
+    read_spark,
+    spark_tables,
+)
+from tests.spark.odd_data import make_odd, odd_values
+from tests.test_oulad_staging import FILES, write_files
+
+# A training that takes seconds: no parameter is left to search.
+SMALL_MODEL = {
+    "MODEL_N_ESTIMATORS": "20",
+    "MODEL_MAX_DEPTH": "3",
+    "MODEL_LEARNING_RATE": "0.1",
+    "MODEL_SUBSAMPLE": "0.8",
+    "MODEL_SCALE_POS_WEIGHT": "1",
+}
+SPARK_TYPES = {"varchar": "string", "integer": "int"}
+# Generic tests see equal tables and would say the same; unit tests need no data.
+BUILD = (
+    "build",
+    "--select",
+    "resource_type:seed",
+    "resource_type:model",
+    "test_type:singular",
+    "--exclude-resource-type",
+    "unit_test",
+)
+MODELS = ("build", "--exclude-resource-types", "test", "unit_test")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spark")
+
+
+@pytest.fixture(scope="module")
+def spark(scratch: Path) -> Iterator[SparkSession]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_WAREHOUSE_PATH", str(scratch / "spark"))
+        patch.setenv("SPARK_DRIVER_MEMORY", "2g")
+        patch.setenv("SPARK_SHUFFLE_PARTITIONS", "2")
+        # Compiled once and quickly: most code of a small build runs a few times.
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+        with open_spark(load_settings(None)) as session:
+            yield session
+
+
+def dbt_on_spark(scratch: Path, *command: str, **settings: str) -> list[RunResult]:
+    """Run dbt in this process, so that it takes the session that is there."""
+    variables = environment(scratch, **settings)
+    places = ["--target-path", str(scratch / "on_spark"), "--log-path", str(scratch)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(PROJECT_ROOT)
+        for name in set(os.environ) - set(variables):
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        done = dbtRunner().invoke(
+            ["--quiet", "--no-use-colors", *command, "--target", "spark", *places]
+        )
+    results = list(done.result.results) if done.result else []
+    failed = [
+        f"{result.node.name}: {result.message}"
+        for result in results
+        if result.status in ("error", "fail", "runtime error")
+    ]
+    assert done.success, "\n".join(failed) or str(done.exception)
+    return results
+
+
+def dbt_on_duckdb(scratch: Path, *command: str, **settings: str) -> str:
+    return run(scratch, "dbt", "--no-use-colors", *command, **settings).stdout
+
+
+def compare(scratch: Path, spark: SparkSession) -> None:
+    """Every table of DuckDB's warehouse is there on Spark, and holds the same."""
+    wrong = {}
+    with duckdb.connect(str(scratch / "warehouse.duckdb")) as connection:
+        connection.execute("set timezone = 'UTC'")
+        names = duckdb_tables(connection)
+        assert len(names) > 60
+        assert names == spark_tables(spark)
+        for name in sorted(names):
+            expected = read_duckdb(connection, f"select * from {name}")
+            found = differences(expected, read_spark(spark, name))
+            if found:
+                wrong[name] = [len(found), *found[:2]]
+    assert not wrong
+
+
+def copy_handback(scratch: Path, spark: SparkSession) -> None:
+    """Give Spark the rows that Python wrote to DuckDB."""
+    with duckdb.connect(str(scratch / "warehouse.duckdb")) as connection:
+        for source in HANDBACK_SOURCES:
+            spark.sql(f"create schema if not exists {source}")
+            for table in handback_tables(source).values():
+                file = scratch / f"{table.full_name}.parquet"
+                connection.execute(f"copy {table.full_name} to '{file}'")
+                columns = ", ".join(
+                    f"cast({name} as {SPARK_TYPES.get(kind, kind)}) as {name}"
+                    for name, kind in table.columns.items()
+                )
+                spark.sql(
+                    f"create table {table.full_name} as select {columns}"
+                    f" from parquet.`{file}`"
+                )
+
+
+def test_sample_with_scores_and_messages(scratch: Path, spark: SparkSession) -> None:
+    dbt_on_duckdb(scratch, *MODELS)
+    run(scratch, "python", "-m", "ml.train", "--no-studies", **SMALL_MODEL)
+    dbt_on_duckdb(scratch, *MODELS, "--select", "source:ml+")
+    run(scratch, "python", "-m", "intervene", "draft")
+    dbt_on_duckdb(scratch, *MODELS, "--select", "marts.interventions")
+    copy_handback(scratch, spark)
+
+    dbt_on_spark(scratch, *BUILD)
+
+    compare(scratch, spark)
+
+
+def test_odd_files(scratch: Path, spark: SparkSession) -> None:
+    folder = scratch / "somebody's raw [data], odd"
+    write_platform(folder, students=200)
+    make_odd(folder)
+    settings = {"SOURCE_SYSTEM": "platform", "DATA_RAW_PATH": str(folder)}
+
+    dbt_on_duckdb(scratch, *MODELS, **settings)
+    dbt_on_spark(scratch, *MODELS, **settings)
+
+    compare(scratch, spark)
+
+
+def test_oulad(scratch: Path, spark: SparkSession) -> None:
+    folder = scratch / "oulad"
+    write_oulad(folder)
+    settings = {"SOURCE_SYSTEM": "oulad", "DATA_RAW_PATH": str(folder)}
+
+    dbt_on_duckdb(scratch, *MODELS, **settings)
+    dbt_on_spark(scratch, *MODELS, **settings)
+
+    compare(scratch, spark)
+
+
+def test_oulad_with_dirt(scratch: Path, spark: SparkSession) -> None:
+    folder = scratch / "dirty"
+    write_files(folder, FILES)
+    settings = {"SOURCE_SYSTEM": "oulad", "DATA_RAW_PATH": str(folder)}
+    staging = [*MODELS, "--select", "path:dbt_project/models/staging/oulad"]
+
+    dbt_on_duckdb(scratch, *staging, **settings)
+    dbt_on_spark(scratch, *staging, **settings)
+
+    compare(scratch, spark)
+
+
+MACROS = """
+with parsed as (
+    select
+        number,
+        {{ blank_to_null('value') }} as text,
+        {{ parse_timestamp('value') }} as a_time,
+        {{ parse_number('value') }} as a_number,
+        {{ parse_integer('value') }} as an_integer,
+        {{ parse_boolean('value') }} as a_boolean,
+        {{ sha256_hex('value') }} as hash
+    from odd_values
+)
+select
+    *,
+    {{ as_decimal('case when abs(a_number) < 1e15 then a_number end') }} as exact,
+    {{ share_as_text('a_number - floor(a_number)') }} as share,
+    {{ dbt.dateadd('day', 'mod(number, 100) - 50', 'a_time') }} as other_time,
+    {{ add_days('cast(a_time as date)', -3) }} as other_day,
+    {{ weekday('cast(a_time as date)') }} as day_of_week,
+    cast(extract(hour from a_time) as bigint) as hour,
+    {{ dbt.datediff("cast('2024-03-01 12:00:01' as timestamp)", 'a_time', 'day') }}
+        as days,
+    cast({{ dbt.datediff(
+        "cast('2024-03-01 12:00:01' as timestamp)", 'a_time', 'hour'
+    ) }} as bigint) as hours,
+    cast({{ dbt.date_trunc('week', 'a_time') }} as date) as week
+from parsed
+"""
+
+
+def test_macros_on_odd_values(scratch: Path, spark: SparkSession) -> None:
+    values = list(enumerate(odd_values()))
+    file = scratch / "odd_values.parquet"
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        connection.execute("create table odd_values (number bigint, value varchar)")
+        connection.executemany("insert into odd_values values (?, ?)", values)
+        connection.execute(f"copy odd_values to '{file}'")
+        inline = ("compile", "--no-populate-cache", "--inline", MACROS)
+        query = dbt_on_duckdb(scratch, "--quiet", *inline)
+        expected = read_duckdb(connection, query[query.index("with parsed") :])
+    spark.read.parquet(str(file)).createOrReplaceTempView("odd_values")
+    (compiled,) = dbt_on_spark(scratch, *inline)
+    spark.sql(compiled.node.compiled_code).createOrReplaceTempView("answers")
+
+    assert len(expected.rows) == len(values)
+    assert not differences(expected, read_spark(spark, "answers"))[:20]
