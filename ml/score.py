@@ -139,9 +139,9 @@ def peer_medians(spool: Spool, contract: FeatureContract) -> dict[str, float]:
             if kind == CATEGORY:
                 continue
             column = feature_column(name)
-            connection.register("points", spool.read([column]))
             query = median_query("points", column)
-            ((median,),) = connection.execute(query).fetchall()
+            with spool.as_view(connection, "points", [column]):
+                ((median,),) = connection.execute(query).fetchall()
             medians[name] = float("nan") if median is None else median
     return medians
 
@@ -216,9 +216,8 @@ def write_scores(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
     connection.execute("drop table ranked")
     if not _has_reasons(connection, where, scored.reasons):
         connection.execute(f"delete from {REASONS} where {where}")
-        connection.register("reasons", scored.reasons.read())
-        connection.execute(f"insert into {REASONS} by name from reasons")
-        connection.unregister("reasons")
+        with scored.reasons.as_view(connection, "reasons"):
+            connection.execute(f"insert into {REASONS} by name from reasons")
 
 
 def _rank(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
@@ -229,13 +228,12 @@ def _rank(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
     WriteBackError
         A key is there twice, or a row would stay when the day is scored again.
     """
-    connection.register("scores", scored.scores.read())
-    connection.execute(
-        "create temp table ranked as select * exclude missed, cast(row_number() over"
-        f" (order by {RANK}) as integer) as risk_rank,"
-        " cast(null as timestamp) as scored_at from scores"
-    )
-    connection.unregister("scores")
+    with scored.scores.as_view(connection, "scores"):
+        connection.execute(
+            "create temp table ranked as select * exclude missed, cast(row_number()"
+            f" over (order by {RANK}) as integer) as risk_rank,"
+            " cast(null as timestamp) as scored_at from scores"
+        )
     ((rows, keys, elsewhere),) = connection.execute(
         f"select count(*), count(distinct ({', '.join(KEY)})),"
         " count(*) filter (as_of_date <> ?) from ranked",
@@ -284,9 +282,8 @@ def _has_reasons(
     before = connection.execute(f"{digest} from {REASONS} where {where}").fetchall()
     if before[0][0] != reasons.rows:
         return False
-    connection.register("reasons", reasons.read())
-    now = connection.execute(f"{digest} from reasons").fetchall()
-    connection.unregister("reasons")
+    with reasons.as_view(connection, "reasons"):
+        now = connection.execute(f"{digest} from reasons").fetchall()
     return before == now
 
 

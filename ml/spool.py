@@ -2,8 +2,10 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 
 # Fast enough that writing less is a gain.
@@ -49,3 +51,18 @@ class Spool:
                 yield opened.get_batch(number)
 
         return pa.RecordBatchReader.from_batches(opened.schema, batches())
+
+    @contextmanager
+    def as_view(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        name: str,
+        columns: list[str] | None = None,
+    ) -> Iterator[None]:
+        """Let one statement of the block read the rows by this name, once."""
+        # Given the reader itself, DuckDB would have pyarrow read far ahead of it.
+        connection.register(name, self.read(columns).__arrow_c_stream__())
+        try:
+            yield
+        finally:
+            connection.unregister(name)

@@ -29,7 +29,7 @@ HANDBACK_DDL = (
 HANDBACK_SOURCES = ("ml", "intervene")
 LOCK_POLL_SECONDS = 0.25
 # What DuckDB may use where much goes through it once: more would only be a cache.
-STREAM_MEMORY = "512MB"
+STREAM_MEMORY = "256MB"
 # Each thread holds its own unfinished piece of a table that is written.
 STREAM_THREADS = 2
 ARROW_TYPES = {

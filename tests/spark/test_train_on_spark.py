@@ -39,7 +39,7 @@ from ml.on_spark.train import run_train_on_spark
 from ml.on_spark.training import DRIVER_POINTS, some_students
 from ml.promote import promote
 from ml.runs import Report
-from ml.score import all_probabilities, run_score, score_day
+from ml.scorer import all_probabilities, run_score, score_day
 from ml.settings import UserError
 from ml.train import RUN_TABLES
 from ml.warehouse import WriteBackError, open_warehouse
