@@ -167,10 +167,10 @@ def score_day(
     bands: Counter[str] = Counter()
 
     def keep(predicted: Predicted) -> None:
-        told = scorer.tell(predicted)
-        for spool, rows in zip((scores, reasons), told, strict=True):
-            spool.write(rows)
-        bands.update(told[0]["risk_band"].to_pylist())
+        rows = scorer.scores(predicted)
+        scores.write(rows)
+        reasons.write(scorer.reasons(predicted))
+        bands.update(rows["risk_band"].to_pylist())
 
     # A batch is put into words while the next one is predicted.
     with ThreadPoolExecutor(1) as other:

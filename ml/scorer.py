@@ -90,11 +90,8 @@ class Scorer:
             contributions(self.artifact.model, matrix, self.threads)[:, :-1],
         )
 
-    def tell(self, predicted: Predicted) -> tuple[pa.Table, pa.Table]:
-        """Rows as `score_schema` and `reason_schema` have them."""
-        return self._scores(predicted), self._reasons(predicted)
-
-    def _scores(self, predicted: Predicted) -> pa.Table:
+    def scores(self, predicted: Predicted) -> pa.Table:
+        """Rows as `score_schema` has them."""
         risk = predicted.probabilities[:, 0]
         features = predicted.features
         missed = features[MISSED].fillna(-1) if MISSED in features else 0
@@ -107,8 +104,16 @@ class Scorer:
         arrays = {name: pa.array(values) for name, values in added.items()}
         return self._rows(predicted.points, arrays.items(), score_schema())
 
-    def _reasons(self, predicted: Predicted) -> pa.Table:
-        told = tell_reasons(
+    def reasons(self, predicted: Predicted) -> pa.Table:
+        """Rows as `reason_schema` has them."""
+        told = self.told(predicted)
+        keys = predicted.points.select(KEY).take(told["point"])
+        columns = zip(told.column_names, told.columns, strict=True)
+        return self._rows(keys, columns, reason_schema())
+
+    def told(self, predicted: Predicted) -> pa.Table:
+        """The reasons with `point`, the place of theirs in the batch, for a key."""
+        return tell_reasons(
             predicted.contributions,
             predicted.features,
             self.artifact.contract,
@@ -116,9 +121,6 @@ class Scorer:
             self.medians,
             self.window_days,
         )
-        keys = predicted.points.select(KEY).take(told["point"])
-        columns = zip(told.column_names, told.columns, strict=True)
-        return self._rows(keys, columns, reason_schema())
 
     def _rows(
         self, points: pa.Table, added: Iterable[tuple[str, Any]], schema: pa.Schema
