@@ -68,4 +68,4 @@ lock: ## Pin the newest versions that pyproject.toml allows (needs uv)
 
 .PHONY: clean
 clean: ## Remove what the pipeline made (data/, target/, logs/), not .venv
-	rm -rf target logs data/warehouse.duckdb* data/models data/published data/intervene.sqlite* data/report* data/messages.html
+	rm -rf target logs data/warehouse.duckdb* data/spark data/models data/published data/intervene.sqlite* data/report* data/messages.html

@@ -155,8 +155,8 @@
     }.items() %}
         {% do run_query('drop table if exists raw_files.' ~ table) %}
         {% do run_query(
-            'create table raw_files.' ~ table ~ ' (value string) using text location '
-            ~ sql_text(folder ~ '/' ~ file)
+            'create table raw_files.' ~ table ~ ' (value string) using text options ('
+            ~ "'__globPaths__' 'false') location " ~ sql_text(folder ~ '/' ~ file)
         ) %}
     {% endfor %}
     {% set key = run_query(forgotten_key()).rows[0][0] or '' %}

@@ -44,7 +44,21 @@
     {% endfor %}
     {% do run_query(
         'create table if not exists ' ~ relation ~ ' (' ~ items | join(', ') ~ ')'
+        ~ adapter.dispatch('handback_partitions')(relation)
     ) %}
+{% endmacro %}
+
+
+{% macro default__handback_partitions(relation) %}{{ return('') }}{% endmacro %}
+
+{# What Python replaces at once lies together; ml/on_spark/tables.py has the same. #}
+{% macro spark__handback_partitions(relation) %}
+    {% set columns = {
+        'model_runs': none,
+        'student_scores': 'run_id, as_of_date',
+        'score_reasons': 'run_id, as_of_date',
+    }.get(relation.identifier, 'run_id') if relation.schema == 'ml' %}
+    {{ return(' partitioned by (' ~ columns ~ ')' if columns else '') }}
 {% endmacro %}
 
 

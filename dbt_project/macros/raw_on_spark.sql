@@ -4,15 +4,7 @@
   external table (a place and columns, no data) in schema raw_files, or several where
   files differ, and a view over them, which raw_table() reads.
 #}
-{% macro register_files() %}
-    {% if execute %}{{ return(adapter.dispatch('register_files')()) }}{% endif %}
-{% endmacro %}
-
-{% macro default__register_files() %}{% endmacro %}
-
-{% macro spark__register_files() %}
-    {% do run_query('create schema if not exists raw_files') %}
-    {% do register_forgotten() %}
+{% macro register_raw_files() %}
     {% if not raw_is_in_files() %}{{ return('') }}{% endif %}
     {% do run_query('create schema if not exists personal') %}
     {% set listing = raw_listing() %}
@@ -20,7 +12,7 @@
         if node.source_name == setting('source_system') %}
         {% set files = raw_files_of(node.name, listing) %}
         {% if files %}
-            {% do register_raw_files(raw_file_relation(node.name), files) %}
+            {% do register_raw_table(node, files) %}
         {% else %}
             {% do run_query('drop view if exists ' ~ raw_file_relation(node.name)) %}
         {% endif %}
@@ -41,7 +33,8 @@
 {% endmacro %}
 
 
-{% macro register_raw_files(relation, files) %}
+{% macro register_raw_table(source, files) %}
+    {% set relation = raw_file_relation(source.name) %}
     {% set parts = [] %}
     {% for file in files %}
         {% do parts.append({'place': file, 'columns': file_columns(file)}) %}
@@ -60,8 +53,19 @@
         {% do part.update({'table': table}) %}
     {% endfor %}
     {% do run_query(
-        'create or replace view ' ~ relation ~ ' as ' ~ union_by_name(parts)
+        'create or replace view ' ~ relation ~ ' as '
+        ~ union_by_name(parts, times_of(source))
     ) %}
+{% endmacro %}
+
+
+{# Names of the columns that are declared as times. #}
+{% macro times_of(source) %}
+    {% set names = [] %}
+    {% for column in source.columns.values() if column.data_type == 'timestamp' %}
+        {% do names.append(column.name | lower) %}
+    {% endfor %}
+    {{ return(names) }}
 {% endmacro %}
 
 
@@ -88,8 +92,12 @@
     {% endfor %}
     {% set options = "pathGlobFilter '*.[pP][aA][rR][qQ][uU][eE][tT]'" %}
     {% if is_csv %}
-        {% set options = spark_csv_options() ~ ", pathGlobFilter '*.[cC][sS][vV]'" %}
+        {# A file whose header has changed since is an error. #}
+        {% set options = spark_csv_options()
+            ~ ", enforceSchema 'false', pathGlobFilter '*.[cC][sS][vV]'" %}
     {% endif %}
+    {# In a place, * and [ mean themselves. #}
+    {% set options = options ~ ", '__globPaths__' 'false'" %}
     {% do run_query('drop table if exists ' ~ table) %}
     {% do run_query(
         'create table ' ~ table ~ ' (' ~ items | join(', ') ~ ') using '
@@ -101,7 +109,7 @@
 
 {# As DuckDB's union_by_name: a column that a part lacks is null there, and one that is
    text in some part is text in all. #}
-{% macro union_by_name(parts) %}
+{% macro union_by_name(parts, times) %}
     {% set names = {} %}
     {% set types = {} %}
     {% for part in parts %}
@@ -116,7 +124,9 @@
         {% for key, name in names.items() %}
             {% set value = 'null' %}
             {% if key in part.columns %}
-                {% set value = file_value(part.columns[key], types[key]) %}
+                {% set value = file_value(
+                    part.columns[key], types[key], key in times
+                ) %}
             {% endif %}
             {% do items.append(value ~ ' as ' ~ adapter.quote(name)) %}
         {% endfor %}
@@ -126,15 +136,13 @@
 {% endmacro %}
 
 
-{% macro file_value(column, types) %}
+{% macro file_value(column, types, is_time) %}
     {% set value = adapter.quote(column[0]) %}
-    {% if column[1] == 'binary' %}
-        {# A UUID in sixteen bytes, which DuckDB reads as its text. #}
-        {{ return(
-            "regexp_replace(lower(hex(" ~ value ~ ")), "
-            ~ "'^(.{8})(.{4})(.{4})(.{4})(.{12})$', '$1-$2-$3-$4-$5')"
-        ) }}
-    {% elif 'string' in types and types | unique | list | length > 1 %}
+    {% if is_time and column[1] == 'bigint' %}
+        {# Nanoseconds, which Spark has no type for. #}
+        {% set value = 'timestamp_micros(' ~ value ~ ' div 1000)' %}
+    {% endif %}
+    {% if 'string' in types and types | unique | list | length > 1 %}
         {{ return('cast(' ~ value ~ ' as string)') }}
     {% endif %}
     {{ return(value) }}

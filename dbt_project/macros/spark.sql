@@ -4,6 +4,67 @@
 #}
 
 
+{# ---------- before and after a run #}
+
+{% macro begin_run() %}
+    {% if execute %}{{ return(adapter.dispatch('begin_run')()) }}{% endif %}
+{% endmacro %}
+
+{% macro default__begin_run() %}{% endmacro %}
+
+{% macro spark__begin_run() %}
+    {% do run_query('create schema if not exists raw_files') %}
+    {% if flags.WHICH in ['build', 'run', 'seed'] %}
+        {% if run_query("show tables in raw_files like 'unfinished_run'").rows %}
+            {% do remove_leftovers() %}
+        {% endif %}
+        {% do run_query('create table if not exists raw_files.unfinished_run (a int)') %}
+    {% endif %}
+    {% do register_forgotten() %}
+    {% do register_raw_files() %}
+{% endmacro %}
+
+
+{% macro end_run() %}
+    {% if execute %}{{ return(adapter.dispatch('end_run')()) }}{% endif %}
+{% endmacro %}
+
+{% macro default__end_run() %}{% endmacro %}
+
+{% macro spark__end_run() %}
+    {% if flags.WHICH in ['build', 'run', 'seed'] %}
+        {% do run_query('drop table if exists raw_files.unfinished_run') %}
+    {% endif %}
+{% endmacro %}
+
+
+{#
+  A run that was killed leaves files where a table was to be, and Spark makes no table
+  over files. A table that is pointed at them takes them along when it is dropped.
+#}
+{% macro remove_leftovers() %}
+    {% for node in graph.nodes.values()
+        if node.config.materialized in ['table', 'incremental', 'seed'] %}
+        {% set relation = adapter.get_relation(
+            database=none, schema=node.schema, identifier=node.alias
+        ) %}
+        {% if relation is none %}
+            {% do run_query('create schema if not exists ' ~ node.schema) %}
+            {% set place = run_query('describe schema ' ~ node.schema).rows
+                | selectattr(0, 'equalto', 'Location') | map(attribute=1) | first %}
+            {% do run_query('create table raw_files.leftovers (a int)') %}
+            {% do run_query(
+                'alter table raw_files.leftovers set location '
+                ~ sql_text(place ~ '/' ~ node.alias)
+            ) %}
+            {% do run_query('drop table raw_files.leftovers') %}
+        {% endif %}
+    {% endfor %}
+{% endmacro %}
+
+
+{# ---------- dates and text #}
+
 {# dbt-spark loses fractions of a second. #}
 {% macro spark__dateadd(datepart, interval, from_date_or_timestamp) -%}
     timestampadd(

@@ -95,7 +95,9 @@ def open_for_training(settings: Settings) -> Iterator[SparkSession]:
     # Executors that lie elsewhere have their own, by the same variable.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # What pandas 3 breaks in pyspark is not used here.
-    warnings.filterwarnings("ignore", message="PySpark does not yet fully support")
+    unsupported = "PySpark does not yet fully support"
+    warnings.filterwarnings("ignore", message=unsupported)
+    os.environ.setdefault("PYTHONWARNINGS", f"ignore:{unsupported}:FutureWarning")
     with (
         open_spark(settings) as spark,
         tempfile.TemporaryDirectory(prefix="student-success-") as folder,

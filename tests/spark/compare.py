@@ -86,6 +86,7 @@ def differences(expected: Content, actual: Content) -> list[str]:
     """What differs, in words; nothing where the same rows are there."""
     if expected.columns != actual.columns:
         return [f"columns: {expected.columns} became {actual.columns}"]
+    actual = _in_order_of(expected.columns, actual)
     if len(expected.rows) != len(actual.rows):
         return [f"{len(expected.rows)} rows became {len(actual.rows)}"]
     pairs = zip(_sorted(expected.rows), _sorted(actual.rows), strict=True)
@@ -94,6 +95,13 @@ def differences(expected: Content, actual: Content) -> list[str]:
         for row, other in pairs
         if not all(map(_is_same, row, other))
     ]
+
+
+def _in_order_of(columns: Iterable[str], content: Content) -> Content:
+    """Columns in another order; Spark puts those of a partition last."""
+    places = [list(content.columns).index(name) for name in columns]
+    rows = [tuple(row[place] for place in places) for row in content.rows]
+    return Content({name: content.columns[name] for name in columns}, rows)
 
 
 def _sorted(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import duckdb
 
+from ml.warehouse import sql_text
+
 TIMES = (
     """
 2024-03-31 14:05:06|2024-3-1|2024/03/31|2024 03 31|2024-03-31 (BC)|epoch|now|infinity
@@ -60,10 +62,9 @@ def make_odd(folder: Path) -> None:
     times = list(odd_values(300))
     with duckdb.connect() as connection:
         for table in ("students", "courses", "subscriptions", "signed_in_events"):
-            connection.execute(
-                f"create table {table} as from '{folder / table}.parquet'"
-            )
-            (folder / f"{table}.parquet").unlink()
+            path = folder / f"{table}.parquet"
+            connection.execute(f"create table {table} as from {_scan(path)}")
+            path.unlink()
         _write_students(folder / "students", connection)
         _write_courses(folder / "courses.csv", connection)
         _write_odd(folder / "Subscriptions.CSV", connection, "subscriptions", times)
@@ -74,18 +75,22 @@ def make_odd(folder: Path) -> None:
             _retype(folder, connection, table, statement)
 
 
+def _scan(path: Path) -> str:
+    return f"read_parquet({sql_text(str(path).replace('[', '[[]'))})"
+
+
 def _write_students(folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
     """Two files whose columns differ in order, case and number."""
     folder.mkdir()
     half = "hash(student_id) % 2"
     connection.execute(
         f"copy (select region, student_id, registered_at, gender from students"
-        f" where {half} = 0) to '{folder}/part 1.csv'"
+        f" where {half} = 0) to {sql_text(folder / 'part 1.csv')}"
     )
     connection.execute(
-        f'copy (select student_id as "Student_ID", strftime(registered_at,'
+        'copy (select student_id as "Student_ID", strftime(registered_at,'
         " '%Y-%m-%dT%H:%M:%S+01:00') as registered_at, age_band as \" age_band\","
-        f" region from students where {half} = 1) to '{folder}/part-2.csv'"
+        f" region from students where {half} = 1) to {sql_text(folder / 'part-2.csv')}"
     )
 
 
@@ -127,7 +132,7 @@ RETYPED = {
     ],
     "quiz_question_answers": [
         "select * replace (cast(created_at as timestamp_ns) as created_at,"
-        " cast(attempt as utinyint) as attempt) from raw"
+        " cast(attempt as tinyint) as attempt) from raw"
     ],
     "assessment_results": [
         "select * replace (cast(submitted_at as timestamp_ms) as submitted_at,"
@@ -151,7 +156,7 @@ def _retype(
     statements: list[str],
 ) -> None:
     path = folder / f"{table}.parquet"
-    connection.execute(f"create or replace table raw as from '{path}'")
+    connection.execute(f"create or replace table raw as from {_scan(path)}")
     path.unlink()
     if len(statements) > 1:
         (folder / table).mkdir()
@@ -159,4 +164,4 @@ def _retype(
         target = (
             folder / table / f"{number}.parquet" if number or statements[1:] else path
         )
-        connection.execute(f"copy ({statement}) to '{target}' (format parquet)")
+        connection.execute(f"copy ({statement}) to {sql_text(target)} (format parquet)")
