@@ -174,7 +174,7 @@ def scoring_points_query(columns: list[str], kinds: dict[str, str]) -> str:
 
 def feature_column(name: str) -> str:
     """What a feature is called beside the columns of the targets."""
-    return f"feature.{name}"
+    return f"feature_{name}"
 
 
 def refuse_lost(points: int) -> None:

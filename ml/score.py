@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow.compute as pc
 import typer
 
-from ml.cli import clean_errors, start_logging
+from ml.cli import Engine, clean_errors, start_logging
 from ml.dataset import (
     KEY,
     feature_column,
@@ -44,6 +44,7 @@ from ml.scorer import (
     score_schema,
 )
 from ml.settings import Settings, UserError, load_settings
+from ml.spark import import_session
 from ml.spool import Spool
 from ml.warehouse import (
     PipelineSettings,
@@ -94,14 +95,27 @@ class ScoringPoints:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Rows of one run and day that wait to be written, and how many of each band."""
+class Summary:
+    """Who scored which day, and how many points of each risk band."""
 
     run_id: str
     as_of_date: date
+    bands: dict[str, int]
+
+    def __str__(self) -> str:
+        bands = [f"{self.bands.get(b, 0)} {b}" for b in ("high", "medium", "low")]
+        return (
+            f"{sum(self.bands.values())} scores as of {self.as_of_date} "
+            f"by {self.run_id}: {', '.join(bands)}"
+        )
+
+
+@dataclass(frozen=True)
+class Scored(Summary):
+    """Rows of one run and day that wait to be written."""
+
     scores: Spool
     reasons: Spool
-    bands: dict[str, int]
 
 
 # ---------------------------------------------------------------- reading
@@ -184,7 +198,7 @@ def score_day(
             kept.result()
     scores.finish()
     reasons.finish()
-    return Scored(artifact.run_id, as_of_date, scores, reasons, dict(bands))
+    return Scored(artifact.run_id, as_of_date, dict(bands), scores, reasons)
 
 
 def check_contract(artifact: Artifact, kinds: dict[str, str]) -> None:
@@ -318,11 +332,12 @@ def warn_nothing_to_score(as_of_date: date, proposal: date | None) -> None:
     log.warning(nothing_to_score(as_of_date, proposal))
 
 
-def build_day(settings: Settings, as_of_date: date) -> None:
+def build_day(settings: Settings, as_of_date: date, target: str | None = None) -> None:
     """Build the feature tables as of a day, under these settings."""
     log.info("Building the features as of %s.", as_of_date)
     of_day = settings.model_copy(update={"as_of_date": as_of_date})
-    run_dbt(of_day, BUILD, f"Nothing was scored for AS_OF_DATE={as_of_date}.")
+    command = [*BUILD, "--target", target] if target else BUILD
+    run_dbt(of_day, command, f"Nothing was scored for AS_OF_DATE={as_of_date}.")
 
 
 def champion_artifact(settings: Settings, runs: pd.DataFrame) -> Artifact:
@@ -384,7 +399,12 @@ def check_same_build(
     connection: duckdb.DuckDBPyConnection, built: PipelineSettings
 ) -> None:
     """Raise UserError if dbt built other tables since they were read."""
-    if read_pipeline_settings(connection) != built:
+    refuse_other_build(built, read_pipeline_settings(connection))
+
+
+def refuse_other_build(built: PipelineSettings, now: PipelineSettings) -> None:
+    """The same, whatever engine read them."""
+    if now != built:
         raise UserError(
             "The warehouse was built again under other settings while this command "
             "was running, so nothing was written. Run the command again."
@@ -402,18 +422,27 @@ def main(
             help="Day to score; dbt builds its features first if need be.",
         ),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Whose tables to score (docs/spark.md).")
+    ] = Engine.DUCKDB,
 ) -> None:
     """Score every student with an assessment coming up, without training."""
     with clean_errors():
         settings = load_settings()
         start_logging(settings)
-        scored = run_score(settings, as_of.date() if as_of else None)
-        counts = scored.bands
-        bands = ", ".join(f"{counts.get(b, 0)} {b}" for b in ("high", "medium", "low"))
-        print(
-            f"{scored.scores.rows} scores as of {scored.as_of_date} "
-            f"by {scored.run_id}: {bands}"
-        )
+        day = as_of.date() if as_of else None
+        if engine == Engine.SPARK:
+            print(_score_on_spark(settings, day))
+        else:
+            print(run_score(settings, day))
+
+
+def _score_on_spark(settings: Settings, as_of_date: date | None) -> Summary:
+    import_session()
+    # Not before it is known that pyspark is there.
+    from ml.on_spark.score import run_score_on_spark
+
+    return run_score_on_spark(settings, as_of_date)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from enum import StrEnum
 from typing import Annotated, Any, cast
 
 import duckdb
@@ -12,7 +11,7 @@ import pandas as pd
 import typer
 
 from ml import registry
-from ml.cli import clean_errors, start_logging
+from ml.cli import Engine, clean_errors, start_logging
 from ml.dataset import (
     Points,
     Split,
@@ -67,13 +66,6 @@ RUN_TABLES = (
 SPARK_WORKERS = 2
 log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False)
-
-
-class Engine(StrEnum):
-    """Where the tables are, and who trains."""
-
-    DUCKDB = "duckdb"
-    SPARK = "spark"
 
 
 @dataclass(frozen=True)

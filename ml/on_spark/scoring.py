@@ -28,7 +28,9 @@ STEPS = 4096
 BATCHES = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 # What a reason has beside the run and the key of its score.
 TOLD = [
-    name for name in find_handback_table(REASONS).columns if name not in ("run_id", *KEY)
+    name
+    for name in find_handback_table(REASONS).columns
+    if name not in ("run_id", *KEY)
 ]
 
 
@@ -92,7 +94,7 @@ def peer_medians(rows: DataFrame, kinds: dict[str, str]) -> dict[str, float]:
     each feature by itself, so that no task has to hold them all.
     """
     names = [name for name, kind in kinds.items() if kind != CATEGORY]
-    values = F.array(*(F.col(f"`{feature_column(name)}`") for name in names))
+    values = F.array(*map(feature_column, names))
     counted = (
         rows.select(F.posexplode(values).alias("feature", "value"))
         .where("value is not null")
@@ -136,7 +138,9 @@ def _nested(told: pa.Table, scores: int) -> pa.ListArray:
     """The reasons of each score of a batch; they come in the order of the scores."""
     starts = np.searchsorted(told["point"].to_numpy(), np.arange(scores + 1))
     arrow = find_handback_table(REASONS).arrow_schema
-    columns = [told[name].combine_chunks().cast(arrow.field(name).type) for name in TOLD]
+    columns = [
+        told[name].combine_chunks().cast(arrow.field(name).type) for name in TOLD
+    ]
     reasons = pa.StructArray.from_arrays(columns, TOLD)
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), reasons)
 

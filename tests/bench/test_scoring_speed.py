@@ -21,8 +21,9 @@ from tests.pipeline import run
 ROWS = int(os.environ.get("BENCH_ROWS", "200000"))
 # Whole against bare.
 SLOWER = 2.0
-# Memory with five times the points.
-MORE_MEMORY = 1.25
+# Memory with five times the points: DuckDB may keep what it has read up to its limit,
+# which is not reached with few of them.
+MORE_MEMORY = 256 * 2**20
 
 pytestmark = pytest.mark.bench
 
@@ -69,4 +70,4 @@ def test_scoring_is_at_most_twice_the_bare_prediction_in_bounded_memory(
     small, large = (one["peak"] for one in found)
     if small is None:
         pytest.skip("peak memory is read from Linux's /proc")
-    assert large <= MORE_MEMORY * small, lines
+    assert large <= small + MORE_MEMORY, lines
