@@ -182,10 +182,10 @@ def stage_rows(
         Columns do not fit, or `where` leaves a partition open.
     """
     target = find_handback_table(table)
-    frame = _typed(spark, target, rows)
     by = _partitioned_by(spark, table)
     if any(name not in where for name in by):
         raise WriteBackError(f"{table} is partitioned by {by}: name each in `where`.")
+    frame = _typed(spark, target, rows)
     partition = {name: where[name] for name in by}
     if len(by) < len(where):
         beside = spark.table(table).where(_matches(partition) & ~_matches(where))

@@ -77,6 +77,9 @@ CODE = ("boosting", "logistic", "points", "scoring", "training")
 LIBRARIES = ("pyspark",)
 
 log = logging.getLogger(__name__)
+# Where the package lies that each session was given, until this process ends: an
+# executor that takes the place of a lost one asks for it again.
+_sent: dict[str, tempfile.TemporaryDirectory[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -103,20 +106,23 @@ def open_for_training(settings: Settings) -> Iterator[SparkSession]:
     unsupported = "PySpark does not yet fully support"
     warnings.filterwarnings("ignore", message=unsupported)
     os.environ.setdefault("PYTHONWARNINGS", f"ignore:{unsupported}:FutureWarning")
-    with (
-        open_spark(settings) as spark,
-        tempfile.TemporaryDirectory(prefix="student-success-") as folder,
-        _plain_errors(),
-    ):
+    with open_spark(settings) as spark, _plain_errors():
         spark.conf.set("spark.sql.execution.arrow.pyspark.enabled", "true")
-        spark.sparkContext.addPyFile(str(_zip_package(Path(folder))))
+        _send_package(spark)
         yield spark
 
 
+def _send_package(spark: SparkSession) -> None:
+    """Give the package `ml` to all executors, also to those that come later."""
+    application = spark.sparkContext.applicationId
+    if application not in _sent:
+        _sent[application] = tempfile.TemporaryDirectory(prefix="student-success-")
+        archive = _zip_package(Path(_sent[application].name))
+        spark.sparkContext.addPyFile(str(archive))
+
+
 def _zip_package(folder: Path) -> Path:
-    """The package `ml` as executors import it."""
-    # A name of its own: a session takes each name once.
-    archive = folder / f"{folder.name}.zip"
+    archive = folder / "ml.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for source in sorted((PROJECT_ROOT / "ml").rglob("*.py")):
             packed.write(source, source.relative_to(PROJECT_ROOT))
