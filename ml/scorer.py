@@ -6,7 +6,7 @@ left to the engine (the rank).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,8 @@ class Predicted:
 class Scorer:
     """A model and all that it takes to score points and to say why.
 
-    `medians` holds the middle value of each feature among all points of the day.
+    `medians` holds the middle value of each feature among all points of the day. It
+    reads no file once it is made: an executor has none.
     """
 
     artifact: Artifact
@@ -68,6 +69,8 @@ class Scorer:
     medians: dict[str, float]
     window_days: int
     threads: int = CORES
+    score_schema: pa.Schema = field(default_factory=score_schema)
+    reason_schema: pa.Schema = field(default_factory=reason_schema)
 
     def predict(self, points: pa.RecordBatch) -> Predicted:
         """Ask the models.
@@ -102,14 +105,14 @@ class Scorer:
             "missed": np.broadcast_to(missed, len(risk)).astype(np.float64),
         }
         arrays = {name: pa.array(values) for name, values in added.items()}
-        return self._rows(predicted.points, arrays.items(), score_schema())
+        return self._rows(predicted.points, arrays.items(), self.score_schema)
 
     def reasons(self, predicted: Predicted) -> pa.Table:
         """Rows as `reason_schema` has them."""
         told = self.told(predicted)
         keys = predicted.points.select(KEY).take(told["point"])
         columns = zip(told.column_names, told.columns, strict=True)
-        return self._rows(keys, columns, reason_schema())
+        return self._rows(keys, columns, self.reason_schema)
 
     def told(self, predicted: Predicted) -> pa.Table:
         """The reasons with `point`, the place of theirs in the batch, for a key."""

@@ -17,7 +17,7 @@ from ml.on_spark.points import SparkPoints, feature_columns
 from ml.on_spark.tables import SPARK_TYPES, Staged, select_rows, stage_rows
 from ml.registry import Artifact
 from ml.score import check_contract
-from ml.scorer import POINT_COLUMNS, RANK, REASONS, SCORES, Scorer, score_schema
+from ml.scorer import POINT_COLUMNS, RANK, REASONS, SCORES, Scorer
 from ml.warehouse import find_handback_table
 
 if TYPE_CHECKING:
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 # Ranges of the risk in which ranks are counted side by side.
 STEPS = 4096
 BATCHES = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
-# What a reason has beside the run and the key of its score.
-TOLD = [
-    name
-    for name in find_handback_table(REASONS).columns
-    if name not in ("run_id", *KEY)
-]
 
 
 def score_on_spark(
@@ -53,7 +47,7 @@ def score_on_spark(
     medians = peer_medians(rows, points.kinds)
     scorer = Scorer(artifact, read_feature_docs(), medians, window_days, threads=1)
     shared = spark.sparkContext.broadcast(scorer)
-    scored = rows.mapInArrow(_score_with(shared), _scored_type())
+    scored = rows.mapInArrow(_score_with(shared), _scored_type(scorer))
     # Both tables come from it, and what is lost is computed again.
     scored = scored.persist(StorageLevel.DISK_ONLY)
     where = {"run_id": artifact.run_id, "as_of_date": as_of_date}
@@ -127,30 +121,35 @@ def _score_with(shared: "Broadcast[Scorer]") -> BATCHES:
                 scorer = shared.value
                 predicted = scorer.predict(batch)
                 scores = scorer.scores(predicted)
-                reasons = _nested(scorer.told(predicted), len(scores))
+                told = scorer.told(predicted)
+                reasons = _nested(told, len(scores), scorer.reason_schema)
                 rows = scores.append_column("reasons", reasons)
                 yield from rows.combine_chunks().to_batches()
 
     return score
 
 
-def _nested(told: pa.Table, scores: int) -> pa.ListArray:
+def _nested(told: pa.Table, scores: int, schema: pa.Schema) -> pa.ListArray:
     """The reasons of each score of a batch; they come in the order of the scores."""
     starts = np.searchsorted(told["point"].to_numpy(), np.arange(scores + 1))
-    arrow = find_handback_table(REASONS).arrow_schema
-    columns = [
-        told[name].combine_chunks().cast(arrow.field(name).type) for name in TOLD
-    ]
-    reasons = pa.StructArray.from_arrays(columns, TOLD)
+    fields = _beside_the_key(schema)
+    columns = [told[each.name].combine_chunks().cast(each.type) for each in fields]
+    reasons = pa.StructArray.from_arrays(columns, [each.name for each in fields])
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), reasons)
 
 
-def _scored_type() -> str:
+def _beside_the_key(schema: pa.Schema) -> list[pa.Field]:
+    """What a reason has that its score has not."""
+    return [each for each in schema if each.name not in ("run_id", *KEY)]
+
+
+def _scored_type(scorer: Scorer) -> str:
     """Columns of what `_score_with` gives back, as Spark writes them."""
     reason = find_handback_table(REASONS).columns
-    told = ", ".join(f"{name}: {_spark_type(reason[name])}" for name in TOLD)
+    names = [each.name for each in _beside_the_key(scorer.reason_schema)]
+    told = ", ".join(f"{name}: {_spark_type(reason[name])}" for name in names)
     score = find_handback_table(SCORES).columns | {"missed": "double"}
-    columns = [f"{n} {_spark_type(score[n])}" for n in score_schema().names]
+    columns = [f"{n} {_spark_type(score[n])}" for n in scorer.score_schema.names]
     return ", ".join([*columns, f"reasons array<struct<{told}>>"])
 
 

@@ -1,7 +1,9 @@
 """Scoring on Spark: the rows of DuckDB, and nothing lost when something fails."""
 
 import math
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,10 +11,12 @@ import pytest
 from pyspark.sql import functions as F
 
 from ml.dataset import KEY
+from ml.on_spark.points import read_scoring_points
 from ml.on_spark.score import run_score_on_spark
-from ml.on_spark.scoring import STEPS, _ranked, peer_medians
-from ml.on_spark.tables import create_handback_tables, replace_rows
-from ml.score import NoChampion, run_score
+from ml.on_spark.scoring import STEPS, _ranked, peer_medians, score_on_spark
+from ml.on_spark.tables import create_handback_tables, read_staged, replace_rows
+from ml.registry import load_artifact
+from ml.score import NoChampion, Summary, run_score
 from ml.settings import UserError
 from ml.train import run_train
 from tests.ml.synthetic import AS_OF_DATE, Project, make_project
@@ -20,8 +24,6 @@ from tests.spark.spark_project import SparkProject, make_spark_project, write_ta
 
 SCORES = ("ml.student_scores", ["run_id", *KEY])
 REASONS = ("ml.score_reasons", ["run_id", *KEY, "reason_rank"])
-# Python's processes are of Spark's own JVM: one less that has to be started.
-LOCAL = "local[2]"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def on_spark(
 ) -> Iterator[SparkProject]:
     """The same tables and the same champion on Spark, before anything is scored."""
     folder = tmp_path_factory.mktemp("spark")
-    with make_spark_project(folder, master=LOCAL) as project:
+    with make_spark_project(folder) as project:
         features = on_duckdb.rows("from student_features_14d")
         write_table(project.spark, "student_features_14d", features)
         create_handback_tables(project.spark)
@@ -52,6 +54,12 @@ def on_spark(
         changed = {"models_path": on_duckdb.settings.models_path}
         settings = project.settings.model_copy(update=changed)
         yield SparkProject(project.spark, settings, project.tables)
+
+
+@pytest.fixture(scope="module")
+def summary(on_spark: SparkProject) -> Summary:
+    """What scoring had to tell."""
+    return run_score_on_spark(on_spark.settings, None)
 
 
 def _rows(
@@ -89,9 +97,8 @@ def test_without_a_champion_it_says_so(on_spark: SparkProject) -> None:
 
 
 def test_scores_and_reasons_are_those_of_duckdb(
-    on_duckdb: Project, on_spark: SparkProject
+    on_duckdb: Project, on_spark: SparkProject, summary: Summary
 ) -> None:
-    summary = run_score_on_spark(on_spark.settings, None)
     for table in (SCORES, REASONS):
         expected = _rows(on_duckdb, table)
         assert len(expected) > 30
@@ -102,17 +109,17 @@ def test_scores_and_reasons_are_those_of_duckdb(
 
 
 def test_scoring_again_changes_nothing_and_keeps_the_times(
-    on_spark: SparkProject,
+    on_spark: SparkProject, summary: Summary
 ) -> None:
-    run_score_on_spark(on_spark.settings, None)
     before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
     run_score_on_spark(on_spark.settings, AS_OF_DATE)
     for table, rows in zip((SCORES, REASONS), before, strict=True):
         pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
 
 
-def test_rows_of_other_runs_and_days_stay(on_spark: SparkProject) -> None:
-    run_score_on_spark(on_spark.settings, None)
+def test_rows_of_other_runs_and_days_stay(
+    on_spark: SparkProject, summary: Summary
+) -> None:
     scores = on_spark.spark.table("ml.student_scores").limit(3)
     day = F.lit("2023-12-01").cast("date")
     where = {"run_id": "another", "as_of_date": pd.Timestamp("2023-12-01").date()}
@@ -125,8 +132,38 @@ def test_rows_of_other_runs_and_days_stay(on_spark: SparkProject) -> None:
     assert dict(zip(runs["run_id"], runs["n"], strict=True))["another"] == 3
 
 
-def test_a_scoring_that_fails_leaves_the_old_rows(on_spark: SparkProject) -> None:
+def test_what_is_not_published_is_seen_by_nobody(
+    on_spark: SparkProject, summary: Summary
+) -> None:
+    """A command that is killed has at most come so far."""
+    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
+    artifact = load_artifact(on_spark.settings.models_path, summary.run_id)
+    points = read_scoring_points(on_spark.spark)
+    half = replace(points, frame=points.frame.where("student_id like '%1'"))
+    staged = score_on_spark(on_spark.spark, artifact, half, AS_OF_DATE, 14)
+    waiting = read_staged(on_spark.spark, staged[1]).count()
+    assert 0 < waiting < sum(summary.bands.values())
+    for table, rows in zip((SCORES, REASONS), before, strict=True):
+        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+
+
+def test_a_lost_executor_changes_nothing(
+    on_spark: SparkProject, summary: Summary
+) -> None:
+    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
+    there = set(on_spark.executors())
+    killer = threading.Timer(1.0, on_spark.kill_an_executor)
+    killer.start()
     run_score_on_spark(on_spark.settings, None)
+    assert not killer.is_alive()
+    assert there - set(on_spark.executors())
+    for table, rows in zip((SCORES, REASONS), before, strict=True):
+        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+
+
+def test_a_scoring_that_fails_leaves_the_old_rows(
+    on_spark: SparkProject, summary: Summary
+) -> None:
     before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
     features = on_spark.spark.table("main.student_features_14d").toPandas()
     write_table(on_spark.spark, "student_features_14d", features.iloc[:-2000])
