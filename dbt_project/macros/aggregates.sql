@@ -41,14 +41,17 @@
     cast({{ value }} as decimal({{ precision }}, {{ scale }}))
 {%- endmacro %}
 
-{# Spark rounds the shortest text of a double, DuckDB the double times a power of ten:
-   they differ where a digit too many is a 5. #}
+{# Spark takes the shortest text of a double for its value, DuckDB its bits: they differ
+   where a digit too many is a 5, and in the sixteenth digit. #}
 {% macro spark__as_decimal(value, precision, scale) -%}
+    {%- set scaled = 'round(cast(' ~ value ~ ' as double) * 1e' ~ scale ~ ')' -%}
     cast(
-        cast(
-            round(cast({{ value }} as double) * 1e{{ scale }})
-            as decimal({{ precision }}, 0)
-        ) * {{ '0.' ~ '0' * (scale - 1) ~ '1' }} as decimal({{ precision }}, {{ scale }})
+        case
+            when abs({{ scaled }}) < 9e18
+                then cast(cast({{ scaled }} as bigint) as decimal({{ precision }}, 0))
+            else cast({{ scaled }} as decimal({{ precision }}, 0))
+        end * {{ '0.' ~ '0' * (scale - 1) ~ '1' }}
+        as decimal({{ precision }}, {{ scale }})
     )
 {%- endmacro %}
 

@@ -69,9 +69,12 @@
 {#
   For a table that outlives a build: removes the rows of students who were forgotten
   since. A hook; renders nothing where the table does not exist or has no student.
+  `is_there`: it was made a moment ago, and dbt does not know of it yet.
 #}
-{% macro delete_forgotten(relation) %}
-    {% if not execute or load_relation(relation) is none %}{{ return('') }}{% endif %}
+{% macro delete_forgotten(relation, is_there=false) %}
+    {% if not execute or not (is_there or load_relation(relation)) %}
+        {{ return('') }}
+    {% endif %}
     {% for column in adapter.get_columns_in_relation(relation) %}
         {% if column.name | lower in student_columns() and somebody_is_forgotten() %}
             {{ return(delete_rows_but(

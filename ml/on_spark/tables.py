@@ -30,7 +30,8 @@ from ml.warehouse import (
 
 SPARK_TYPES = {"varchar": "string", "integer": "int"}
 # What is replaced at once lies together. A run's row changes with the rows of others
-# (a new champion retires the one before), so those are one piece.
+# (a new champion retires the one before), so those are one piece. dbt has the same in
+# the macro spark__handback_partitions.
 PARTITIONS = {
     "ml.model_runs": (),
     "ml.student_scores": ("run_id", "as_of_date"),
@@ -150,16 +151,9 @@ def spark_ddl(table: HandbackTable) -> str:
 
 
 def create_handback_tables(spark: SparkSession) -> None:
-    """Create the tables of source `ml` that do not exist yet.
-
-    dbt makes them in one piece. As long as nothing is in them they are made anew, in
-    partitions; a table in one piece works too, but each writer writes all of it.
-    """
+    """Create the tables of source `ml` that do not exist yet."""
     for table in handback_tables("ml").values():
         spark.sql(f"create database if not exists {table.schema}")
-        name = table.full_name
-        if table_exists(spark, name) and spark.table(name).isEmpty():
-            spark.sql(f"drop table {name}")
         spark.sql(spark_ddl(table))
 
 
