@@ -242,16 +242,34 @@ def test_batches_give_what_everything_at_once_gives(trained: Project) -> None:
     for batch_rows in (1, 7, 100_000):
         trained.run("delete from ml.student_scores", "delete from ml.score_reasons")
         _score(trained, batch_rows)
-        for table, expected in (
-            ("ml.student_scores", scores),
-            ("ml.score_reasons", reasons),
-        ):
-            found = trained.rows(f"select * from {table}").drop(
-                columns="scored_at", errors="ignore"
-            )
-            pd.testing.assert_frame_equal(
-                _in_order(found), _in_order(expected[found.columns]), check_dtype=False
-            )
+        _assert_written(trained, scores, reasons)
+
+
+def test_only_what_has_changed_is_written_and_it_is_replaced(trained: Project) -> None:
+    run_score(trained.settings, None)
+    before = trained.settings.warehouse_path.read_bytes()
+    run_score(trained.settings, None)
+    assert trained.settings.warehouse_path.read_bytes() == before
+    trained.run(
+        "update student_features_14d set window_active_days = 0"
+        " where student_id like '%3'"
+    )
+    run_score(trained.settings, None)
+    _assert_written(trained, *_all_at_once(trained))
+
+
+def _assert_written(
+    project: Project, scores: pd.DataFrame, reasons: pd.DataFrame
+) -> None:
+    for table, expected in (
+        ("ml.student_scores", scores),
+        ("ml.score_reasons", reasons),
+    ):
+        found = project.rows(f"select * from {table}")
+        found = found.drop(columns="scored_at", errors="ignore")
+        pd.testing.assert_frame_equal(
+            _in_order(found), _in_order(expected[found.columns]), check_dtype=False
+        )
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
