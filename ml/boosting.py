@@ -164,14 +164,16 @@ def search_margins(
     return np.concatenate(found).astype(np.float64)
 
 
-def plain_matrix(rows: np.ndarray, contract: FeatureContract) -> xgb.DMatrix:
+def plain_matrix(
+    rows: np.ndarray, contract: FeatureContract, threads: int = CORES
+) -> xgb.DMatrix:
     """Rows to predict."""
     return xgb.DMatrix(
         rows,
         feature_names=contract.names,
         feature_types=contract.xgboost_types,
         enable_categorical=True,
-        nthread=FIT_THREADS,
+        nthread=threads,
     )
 
 
@@ -185,17 +187,22 @@ def fit(
     return xgb.train({**fixed, **rest}, matrix, num_boost_round=rounds)
 
 
-def margins(booster: xgb.Booster, matrix: xgb.DMatrix) -> np.ndarray:
+def margins(
+    booster: xgb.Booster, matrix: xgb.DMatrix, threads: int = CORES
+) -> np.ndarray:
     """Raw log-odds, one per row, before calibration."""
+    booster.set_param({"nthread": threads})
     return booster.predict(matrix, output_margin=True).astype(np.float64)
 
 
-def contributions(booster: xgb.Booster, matrix: xgb.DMatrix) -> np.ndarray:
+def contributions(
+    booster: xgb.Booster, matrix: xgb.DMatrix, threads: int = CORES
+) -> np.ndarray:
     """Exact TreeSHAP: one column per feature, and the bias as the last.
 
     A row sums up to its margin.
     """
-    booster.set_param({"nthread": CORES})
+    booster.set_param({"nthread": threads})
     return booster.predict(matrix, pred_contribs=True).astype(np.float64)
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 import typer
 from rich.console import Console
@@ -12,6 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from ml.settings import Settings, UserError
 
 console = Console(stderr=True)
+
+
+class Engine(StrEnum):
+    """Where the tables are, and who computes."""
+
+    DUCKDB = "duckdb"
+    SPARK = "spark"
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class Split:
 
 
 def read_points(connection: duckdb.DuckDBPyConnection) -> Points:
-    """Read matured training points and all scoring points with their features.
+    """Read matured training points with their features.
 
     Raises
     ------
@@ -148,23 +148,47 @@ def read_points(connection: duckdb.DuckDBPyConnection) -> Points:
         A table is missing, a feature has a type that the model cannot take, or a
         point has no row of features.
     """
-    require_tables(connection, [TARGETS, FEATURES])
     kinds = feature_kinds(connection)
-    frame = connection.execute(_points_query(kinds)).df()
-    lost = int((~frame.pop("has_features").astype(bool)).sum())
-    if lost:
-        raise UserError(
-            f"{lost} points of {TARGETS} have no row in {FEATURES}: one of the two "
-            "tables is older than the other. Run `dbt build`."
+    frame = connection.execute(
+        _points_query(
+            TARGET_COLUMNS,
+            kinds,
+            "targets.is_training_point and targets.label_status = 'matured'",
         )
+        + f" order by {', '.join(f'targets.{name}' for name in KEY)}"
+    ).df()
+    refuse_lost(int((~frame.pop("has_features").astype(bool)).sum()))
     # A feature may have the name of a target column, such as lead_days.
-    features = frame[[f"feature.{name}" for name in kinds]]
+    features = frame[[feature_column(name) for name in kinds]]
     features.columns = pd.Index(list(kinds))
     return Points(_tidy_targets(frame[TARGET_COLUMNS]), features, kinds)
 
 
+def scoring_points_query(columns: list[str], kinds: dict[str, str]) -> str:
+    """A query for the scoring points: these columns of the targets, the features.
+
+    `has_features` is false where a point has no row of features.
+    """
+    return _points_query(columns, kinds, "targets.is_scoring_point")
+
+
+def feature_column(name: str) -> str:
+    """What a feature is called beside the columns of the targets."""
+    return f"feature_{name}"
+
+
+def refuse_lost(points: int) -> None:
+    """Raise UserError if there are points without features."""
+    if points:
+        raise UserError(
+            f"{points} points of {TARGETS} have no row in {FEATURES}: one of the two "
+            "tables is older than the other. Run `dbt build`."
+        )
+
+
 def feature_kinds(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Number, boolean or category for each feature column, in the table's order."""
+    require_tables(connection, [TARGETS, FEATURES])
     described = connection.execute(f"describe main.{FEATURES}").fetchall()
     return kinds_of({row[0]: str(row[1]) for row in described if row[0] not in KEY})
 
@@ -196,11 +220,10 @@ def _kind_of(sql_type: str) -> str:
     return NUMBER if NUMBER_TYPE.match(sql_type) else ""
 
 
-def _points_query(kinds: dict[str, str]) -> str:
-    targets = ", ".join(f"targets.{name}" for name in TARGET_COLUMNS)
+def _points_query(columns: list[str], kinds: dict[str, str], which: str) -> str:
+    targets = ", ".join(f"targets.{name}" for name in columns)
     features = ", ".join(
-        f'cast(features."{name}" as {"varchar" if kind == CATEGORY else "double"})'
-        f' as "feature.{name}"'
+        f'{_feature_value(name, kind)} as "{feature_column(name)}"'
         for name, kind in kinds.items()
     )
     same_key = " and ".join(f"targets.{name} = features.{name}" for name in KEY)
@@ -209,10 +232,15 @@ def _points_query(kinds: dict[str, str]) -> str:
         f" {features}"
         f" from main.{TARGETS} as targets"
         f" left join main.{FEATURES} as features on {same_key}"
-        " where targets.is_scoring_point"
-        " or (targets.is_training_point and targets.label_status = 'matured')"
-        f" order by {', '.join(f'targets.{name}' for name in KEY)}"
+        f" where {which}"
     )
+
+
+def _feature_value(name: str, kind: str) -> str:
+    if kind == CATEGORY:
+        return f'cast(features."{name}" as varchar)'
+    # What is not a number is not known.
+    return f"""nullif(cast(features."{name}" as double), cast('nan' as double))"""
 
 
 def _tidy_targets(targets: pd.DataFrame) -> pd.DataFrame:

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import yaml
 
-from ml.features import BOOLEAN, CATEGORY, FeatureContract
+from ml.features import BOOLEAN, FeatureContract
 from ml.settings import PROJECT_ROOT, UserError
 
 FEATURE_DOCS = (
@@ -38,6 +39,17 @@ OTHER_FAMILY = "other"
 REASONS = 8
 PLACEHOLDERS = {"value", "peer", "window"}
 UNKNOWN = "unknown"
+# What a reason says of a feature and its value: the columns of `score_reasons`.
+WORDS = pa.schema(
+    {
+        "feature": pa.string(),
+        "feature_value": pa.string(),
+        "peer_median": pa.float64(),
+        "sentence": pa.string(),
+        "sentence_student": pa.string(),
+        "is_actionable": pa.bool_(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,18 @@ class FeatureDoc:
         if self.worrying == "low":
             return bool(float(value) < peer)
         return self.worrying == "high" and bool(float(value) > peer)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a reason says of one value of one feature; the columns of `WORDS`."""
+
+    feature: str
+    feature_value: str | None
+    peer_median: float | None
+    sentence: str
+    sentence_student: str | None
+    is_actionable: bool
 
 
 # ---------------------------------------------------------------- documentation
@@ -142,14 +166,21 @@ def top_reasons(contributions: np.ndarray, names: list[str]) -> pd.DataFrame:
         of `contributions`), contribution.
     """
     by_name = np.argsort(np.array(names))
-    order = np.argsort(-contributions[:, by_name], axis=1, kind="stable")[:, :REASONS]
-    feature = by_name[order]
-    points = np.arange(len(contributions))
-    values = contributions[points[:, None], feature]
+    left = contributions[:, by_name]
+    points = np.arange(len(left))
+    shape = (len(left), min(REASONS, left.shape[1]))
+    feature, values = np.empty(shape, dtype=np.int64), np.empty(shape)
+    # Few of many: looking for the largest again and again is faster than sorting.
+    for rank in range(shape[1]):
+        # The first of equals.
+        largest = left.argmax(axis=1)
+        feature[:, rank] = by_name[largest]
+        values[:, rank] = left[points, largest]
+        left[points, largest] = -np.inf
     frame = pd.DataFrame(
         {
-            "point": np.repeat(points, feature.shape[1]),
-            "reason_rank": np.tile(np.arange(1, feature.shape[1] + 1), len(points)),
+            "point": np.repeat(points, shape[1]),
+            "reason_rank": np.tile(np.arange(1, shape[1] + 1), len(points)),
             "feature": feature.ravel(),
             "contribution": values.ravel(),
         }
@@ -162,66 +193,63 @@ def tell_reasons(
     features: pd.DataFrame,
     contract: FeatureContract,
     docs: dict[str, FeatureDoc],
+    medians: dict[str, float],
     window_days: int,
-) -> pd.DataFrame:
+) -> pa.Table:
     """Rows of `score_reasons` without run and key; `point` is the row of `features`.
+
+    Each value of a feature is put into words once, however many points have it.
 
     Parameters
     ----------
     contributions
         One row per row of `features`, one column per feature (no bias).
+    medians
+        Middle value of each feature among all points scored that day.
     """
     reasons = top_reasons(contributions, contract.names)
-    medians = peer_medians(features, contract)
-    values = {name: features[name].to_numpy(dtype=object) for name in contract.kinds}
-    told = [
-        _tell(
-            values[name][point],
-            name,
-            contract.kinds[name],
-            medians[name],
-            docs,
-            window_days,
+    point, feature = reasons["point"].to_numpy(), reasons["feature"].to_numpy()
+    words: list[Words] = []
+    said = np.empty(len(reasons), dtype=np.int64)
+    by_feature = np.argsort(feature, kind="stable")
+    bounds = np.searchsorted(feature[by_feature], np.arange(len(contract.names) + 1))
+    for column, (name, kind) in enumerate(contract.kinds.items()):
+        rows = by_feature[bounds[column] : bounds[column + 1]]
+        if not len(rows):
+            continue
+        found = features[name].iloc[point[rows]]
+        codes, values = pd.factorize(found)
+        # Missing values have code -1: the one after the others.
+        said[rows] = len(words) + np.where(codes < 0, len(values), codes)
+        words += _put_into_words(
+            [*values, None], name, kind, medians[name], docs, window_days
         )
-        for point, name in zip(
-            reasons["point"],
-            (contract.names[column] for column in reasons["feature"]),
-            strict=True,
-        )
-    ]
-    columns = [
-        "feature",
-        "feature_value",
-        "peer_median",
-        "sentence",
-        "sentence_student",
-        "is_actionable",
-    ]
-    return reasons.drop(columns="feature").join(pd.DataFrame(told, columns=columns))
+    table = pa.Table.from_pylist([vars(each) for each in words], schema=WORDS)
+    told = table.take(pa.array(said))
+    for name in ("contribution", "reason_rank", "point"):
+        told = told.add_column(0, name, pa.array(reasons[name].to_numpy()))
+    return told
 
 
-def peer_medians(features: pd.DataFrame, contract: FeatureContract) -> dict[str, float]:
-    """Middle value of each number or boolean among all points; NaN for text."""
-    return {
-        name: float("nan")
-        if kind == CATEGORY
-        else float(features[name].astype(float).median())
-        for name, kind in contract.kinds.items()
-    }
-
-
-def _tell(
-    value: Any,
+def _put_into_words(
+    values: list[Any],
     name: str,
     kind: str,
     peer: float,
     docs: dict[str, FeatureDoc],
     window_days: int,
-) -> tuple[str, str | None, float, str, str | None, bool]:
+) -> list[Words]:
     doc = docs.get(name, FeatureDoc(description=name.replace("_", " ")))
     unit = "boolean" if kind == BOOLEAN else doc.unit
+    return [_tell(value, name, peer, doc, unit, window_days) for value in values]
+
+
+def _tell(
+    value: Any, name: str, peer: float, doc: FeatureDoc, unit: str, window_days: int
+) -> Words:
+    peer_median = None if math.isnan(peer) else peer
     if pd.isna(value):
-        return (name, None, peer, _not_known(doc), None, False)
+        return Words(name, None, peer_median, _not_known(doc), None, False)
     words = {
         "value": format_value(value, unit),
         "peer": format_value(peer, unit),
@@ -237,7 +265,7 @@ def _tell(
     to_student = None
     if to_act_on and doc.reason_student:
         to_student = doc.reason_student.format(**words)
-    return (name, words["value"], peer, sentence, to_student, to_act_on)
+    return Words(name, words["value"], peer_median, sentence, to_student, to_act_on)
 
 
 def _not_known(doc: FeatureDoc) -> str:

@@ -48,6 +48,7 @@ CODE = (
     "metrics",
     "refits",
     "score",
+    "scorer",
     "search",
     "studies",
     "training",

@@ -1,38 +1,63 @@
-"""Score a day with a trained model: `python -m ml.score [--as-of 2014-06-01]`."""
+"""Score a day with a trained model: `python -m ml.score [--as-of 2014-06-01]`.
+
+The points to score are copied out of the warehouse into a file, scored from there
+batch by batch into two more, and the rows brought back in one transaction: the
+warehouse is open at the beginning and at the end, however long scoring takes, and
+memory does not grow with the number of points.
+"""
 
 import logging
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import duckdb
-import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import typer
 
-from ml.boosting import contributions, margins, plain_matrix
-from ml.calibrate import confidence
-from ml.cli import clean_errors, start_logging
-from ml.dataset import KEY, Points, read_points
+from ml.cli import Engine, clean_errors, start_logging
+from ml.dataset import (
+    KEY,
+    feature_column,
+    feature_kinds,
+    refuse_lost,
+    scoring_points_query,
+)
 from ml.dbt import run_dbt
-from ml.explain import read_feature_docs, tell_reasons
-from ml.features import contract_differences, encode
+from ml.explain import read_feature_docs
+from ml.features import CATEGORY, FeatureContract, contract_differences
 from ml.registry import REFUSED, Artifact, find_champion, load_artifact, read_runs
+from ml.scorer import (
+    BATCH_ROWS,
+    POINT_COLUMNS,
+    RANK,
+    REASONS,
+    SCORES,
+    Predicted,
+    Scorer,
+    median_query,
+    reason_schema,
+    score_schema,
+)
 from ml.settings import Settings, UserError, load_settings
+from ml.spark import import_session
+from ml.spool import Spool
 from ml.warehouse import (
     PipelineSettings,
+    WriteBackError,
     check_pipeline_settings,
     create_handback_tables,
+    find_handback_table,
+    limit_resources,
     open_warehouse,
     read_pipeline_settings,
-    read_rows,
-    replace_rows,
     transaction,
-    typed_rows,
 )
 
-SCORES = "ml.student_scores"
-REASONS = "ml.score_reasons"
 # A day's scores are worth waiting for whoever holds the warehouse.
 WRITE_WAIT_SECONDS = 300.0
 # Unit tests are about the code, which does not change from day to day.
@@ -61,16 +86,119 @@ class NoChampion(UserError):
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Rows of `student_scores` and `score_reasons` of one run and day."""
+class ScoringPoints:
+    """The points to score, out of the warehouse, and the kinds of their features."""
+
+    spool: Spool
+    kinds: dict[str, str]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Who scored which day, and how many points of each risk band."""
 
     run_id: str
     as_of_date: date
-    scores: pd.DataFrame
-    reasons: pd.DataFrame
+    bands: dict[str, int]
+
+    def __str__(self) -> str:
+        bands = [f"{self.bands.get(b, 0)} {b}" for b in ("high", "medium", "low")]
+        return (
+            f"{sum(self.bands.values())} scores as of {self.as_of_date} "
+            f"by {self.run_id}: {', '.join(bands)}"
+        )
+
+
+@dataclass(frozen=True)
+class Scored(Summary):
+    """Rows of one run and day that wait to be written."""
+
+    scores: Spool
+    reasons: Spool
+
+
+# ---------------------------------------------------------------- reading
+
+
+def copy_points(
+    connection: duckdb.DuckDBPyConnection, folder: Path, batch_rows: int = BATCH_ROWS
+) -> ScoringPoints:
+    """Copy the scoring points out of the warehouse into a file in `folder`.
+
+    Raises
+    ------
+    UserError
+        A table is missing, a feature has a type that the model cannot take, or a
+        point has no row of features.
+    """
+    kinds = feature_kinds(connection)
+    query = scoring_points_query(POINT_COLUMNS, kinds)
+    reader = connection.execute(query).to_arrow_reader(batch_rows)
+    spool, lost = Spool(folder, reader.schema), 0
+    for batch in reader:
+        lost += pc.sum(pc.invert(batch["has_features"])).as_py()
+        spool.write(batch)
+    spool.finish()
+    refuse_lost(lost)
+    return ScoringPoints(spool, kinds, folder)
+
+
+def peer_medians(spool: Spool, contract: FeatureContract) -> dict[str, float]:
+    """Middle value of each number or boolean among all points; NaN for text."""
+    medians = dict.fromkeys(contract.names, float("nan"))
+    with duckdb.connect() as connection:
+        limit_resources(connection)
+        for name, kind in contract.kinds.items():
+            if kind == CATEGORY:
+                continue
+            column = feature_column(name)
+            query = median_query("points", column)
+            with spool.as_view(connection, "points", [column]):
+                ((median,),) = connection.execute(query).fetchall()
+            medians[name] = float("nan") if median is None else median
+    return medians
 
 
 # ---------------------------------------------------------------- computing
+
+
+def score_day(
+    artifact: Artifact, points: ScoringPoints, as_of_date: date, window_days: int
+) -> Scored:
+    """Score the points of a day and say why; the rows wait to be written.
+
+    Raises
+    ------
+    ContractMismatch
+        The features are not those of the model.
+    """
+    check_contract(artifact, points.kinds)
+    medians = peer_medians(points.spool, artifact.contract)
+    scorer = Scorer(artifact, read_feature_docs(), medians, window_days)
+    scores = Spool(points.folder, score_schema())
+    reasons = Spool(points.folder, reason_schema())
+    bands: Counter[str] = Counter()
+
+    def keep(predicted: Predicted) -> None:
+        rows = scorer.scores(predicted)
+        scores.write(rows)
+        reasons.write(scorer.reasons(predicted))
+        bands.update(rows["risk_band"].to_pylist())
+
+    # A batch is put into words while the next one is predicted.
+    with ThreadPoolExecutor(1) as other:
+        kept = None
+        for batch in points.spool.read():
+            predicted = scorer.predict(batch)
+            if kept:
+                kept.result()
+            kept = other.submit(keep, predicted)
+        if kept:
+            kept.result()
+    scores.finish()
+    reasons.finish()
+    return Scored(artifact.run_id, as_of_date, dict(bands), scores, reasons)
 
 
 def check_contract(artifact: Artifact, kinds: dict[str, str]) -> None:
@@ -84,105 +212,6 @@ def check_contract(artifact: Artifact, kinds: dict[str, str]) -> None:
         )
 
 
-def score_day(
-    artifact: Artifact, points: Points, as_of_date: date, window_days: int
-) -> Scored:
-    """Score the scoring points of a day and say why.
-
-    Raises
-    ------
-    ContractMismatch
-        The features are not those of the model.
-    """
-    check_contract(artifact, points.kinds)
-    day = points.take(points.targets["is_scoring_point"])
-    if not len(day):
-        return Scored(artifact.run_id, as_of_date, _no_scores(), _no_reasons())
-    rows = encode(day.features, artifact.contract)
-    matrix = plain_matrix(rows, artifact.contract)
-    scores = score_table(artifact, day, all_probabilities(artifact, matrix))
-    told = tell_reasons(
-        contributions(artifact.model, matrix)[:, :-1],
-        day.features,
-        artifact.contract,
-        read_feature_docs(),
-        window_days,
-    )
-    keys = day.targets[KEY].iloc[told["point"].to_numpy()].reset_index(drop=True)
-    reasons = keys.join(told.drop(columns="point")).assign(run_id=artifact.run_id)
-    return Scored(artifact.run_id, as_of_date, scores, reasons)
-
-
-def all_probabilities(artifact: Artifact, matrix: Any) -> np.ndarray:
-    """Calibrated probabilities of the model (first column) and the fold models."""
-    models = [artifact.model, *artifact.fold_models]
-    return np.column_stack(
-        [artifact.calibration.apply(margins(model, matrix)) for model in models]
-    )
-
-
-def score_table(
-    artifact: Artifact, day: Points, probabilities: np.ndarray
-) -> pd.DataFrame:
-    """Rows of `student_scores` but for `scored_at`."""
-    columns = [*KEY, "course_run_id", "due_at", "lead_days"]
-    risk = probabilities[:, 0]
-    return day.targets[columns].assign(
-        run_id=artifact.run_id,
-        risk_score=risk,
-        risk_rank=rank_by_risk(risk, day),
-        risk_band=artifact.bands.name(risk),
-        confidence=confidence(probabilities),
-    )
-
-
-def rank_by_risk(risk: np.ndarray, day: Points) -> np.ndarray:
-    """Ranks from 1; of equal risks the longer record of misses first, then the key."""
-    missed = (
-        day.features["record_assessments_missed"].fillna(-1)
-        if "record_assessments_missed" in day.features
-        else 0
-    )
-    table = day.targets[KEY].assign(risk=risk, missed=missed)
-    order = table.sort_values(
-        ["risk", "missed", *KEY], ascending=[False, False, *[True] * len(KEY)]
-    ).index
-    ranks = np.empty(len(table), dtype=np.int64)
-    ranks[order] = np.arange(1, len(table) + 1)
-    return ranks
-
-
-def _no_scores() -> pd.DataFrame:
-    columns = [
-        *KEY,
-        "course_run_id",
-        "due_at",
-        "lead_days",
-        "run_id",
-        "risk_score",
-        "risk_rank",
-        "risk_band",
-        "confidence",
-    ]
-    return pd.DataFrame(columns=columns)
-
-
-def _no_reasons() -> pd.DataFrame:
-    columns = [
-        *KEY,
-        "run_id",
-        "reason_rank",
-        "feature",
-        "feature_value",
-        "peer_median",
-        "contribution",
-        "sentence",
-        "sentence_student",
-        "is_actionable",
-    ]
-    return pd.DataFrame(columns=columns)
-
-
 # ---------------------------------------------------------------- writing
 
 
@@ -192,27 +221,84 @@ def write_scores(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
     Runs in the caller's transaction. A score that has not changed keeps its
     `scored_at`; where none has, nothing is written.
     """
-    where = {"run_id": scored.run_id, "as_of_date": scored.as_of_date}
-    now = datetime.now(UTC).replace(tzinfo=None)
-    scores = typed_rows(SCORES, scored.scores.assign(scored_at=now))
-    before = read_rows(connection, SCORES, where)
-    scores["scored_at"] = _first_times(scores, before)
-    if not scores.equals(before):
-        replace_rows(connection, SCORES, scores, where)
-    reasons = typed_rows(REASONS, scored.reasons)
-    if not reasons.equals(read_rows(connection, REASONS, where)):
-        replace_rows(connection, REASONS, reasons, where)
+    limit_resources(connection)
+    where = f"run_id = '{scored.run_id}' and as_of_date = date '{scored.as_of_date}'"
+    _rank(connection, scored)
+    if _fill_in_times(connection, where):
+        connection.execute(f"delete from {SCORES} where {where}")
+        connection.execute(f"insert into {SCORES} by name from ranked")
+    connection.execute("drop table ranked")
+    if not _has_reasons(connection, where, scored.reasons):
+        connection.execute(f"delete from {REASONS} where {where}")
+        with scored.reasons.as_view(connection, "reasons"):
+            connection.execute(f"insert into {REASONS} by name from reasons")
 
 
-def _first_times(scores: pd.DataFrame, before: pd.DataFrame) -> pd.Series:
-    """When each score was first computed as it is."""
-    key = ["run_id", *KEY]
-    both = scores.merge(before, on=key, how="left", suffixes=("", "_before"))
-    same = both["scored_at_before"].notna()
-    for name in scores.columns.drop([*key, "scored_at"]):
-        old, new = both[f"{name}_before"], both[name]
-        same &= (old == new) | (old.isna() & new.isna())
-    return both["scored_at_before"].where(same, both["scored_at"])
+def _rank(connection: duckdb.DuckDBPyConnection, scored: Scored) -> None:
+    """Make the temporary table `ranked`: the rows to write, but for `scored_at`.
+
+    Raises
+    ------
+    WriteBackError
+        A key is there twice, or a row would stay when the day is scored again.
+    """
+    with scored.scores.as_view(connection, "scores"):
+        connection.execute(
+            "create temp table ranked as select * exclude missed, cast(row_number()"
+            f" over (order by {RANK}) as integer) as risk_rank,"
+            " cast(null as timestamp) as scored_at from scores"
+        )
+    ((rows, keys, elsewhere),) = connection.execute(
+        f"select count(*), count(distinct ({', '.join(KEY)})),"
+        " count(*) filter (as_of_date <> ?) from ranked",
+        [scored.as_of_date],
+    ).fetchall()
+    if rows != keys:
+        raise WriteBackError(f"{SCORES}: {rows - keys} rows repeat a key.")
+    if elsewhere:
+        raise WriteBackError(
+            f"{SCORES}: {elsewhere} rows lie outside as_of_date = {scored.as_of_date}."
+        )
+
+
+def _fill_in_times(connection: duckdb.DuckDBPyConnection, where: str) -> bool:
+    """Say in `ranked` when each score was first computed as it is.
+
+    Returns whether it differs from the rows that are there.
+    """
+    names = [
+        name for name in find_handback_table(SCORES).columns if name != "scored_at"
+    ]
+    same = " and ".join(
+        f"ranked.{name} is not distinct from old.{name}" for name in names
+    )
+    connection.execute(
+        "update ranked set scored_at = old.scored_at"
+        f" from (from {SCORES} where {where}) as old where {same}"
+    )
+    ((before, kept, rows),) = connection.execute(
+        f"select (select count(*) from {SCORES} where {where}),"
+        " count(scored_at), count(*) from ranked"
+    ).fetchall()
+    connection.execute(
+        "update ranked set scored_at = ? where scored_at is null",
+        [datetime.now(UTC).replace(tzinfo=None)],
+    )
+    return not before == kept == rows
+
+
+def _has_reasons(
+    connection: duckdb.DuckDBPyConnection, where: str, reasons: Spool
+) -> bool:
+    """Whether the rows that are there are these, in whatever order."""
+    columns = ", ".join(find_handback_table(REASONS).columns)
+    digest = f"select count(*), sum(hash({columns}))"
+    before = connection.execute(f"{digest} from {REASONS} where {where}").fetchall()
+    if before[0][0] != reasons.rows:
+        return False
+    with reasons.as_view(connection, "reasons"):
+        now = connection.execute(f"{digest} from reasons").fetchall()
+    return before == now
 
 
 # ---------------------------------------------------------------- command
@@ -246,11 +332,12 @@ def warn_nothing_to_score(as_of_date: date, proposal: date | None) -> None:
     log.warning(nothing_to_score(as_of_date, proposal))
 
 
-def build_day(settings: Settings, as_of_date: date) -> None:
+def build_day(settings: Settings, as_of_date: date, target: str | None = None) -> None:
     """Build the feature tables as of a day, under these settings."""
     log.info("Building the features as of %s.", as_of_date)
     of_day = settings.model_copy(update={"as_of_date": as_of_date})
-    run_dbt(of_day, BUILD, f"Nothing was scored for AS_OF_DATE={as_of_date}.")
+    command = [*BUILD, "--target", target] if target else BUILD
+    run_dbt(of_day, command, f"Nothing was scored for AS_OF_DATE={as_of_date}.")
 
 
 def champion_artifact(settings: Settings, runs: pd.DataFrame) -> Artifact:
@@ -289,35 +376,35 @@ def run_score(settings: Settings, as_of_date: date | None) -> Scored:
         champion_artifact(settings, runs)
         if built_day != as_of_date:
             build_day(settings, as_of_date)
-    with open_warehouse(settings.warehouse_path, read_only=True) as connection:
+    path = settings.warehouse_path
+    with open_warehouse(path, read_only=True) as connection:
+        limit_resources(connection)
         built = check_pipeline_settings(connection, settings)
         runs = read_runs(connection, settings.source_system, settings.target_definition)
-        points = read_points(connection)
-        proposal = proposed_day(connection)
-    artifact = champion_artifact(settings, runs)
-    scored = score_day(
-        artifact, points, built.as_of_date, settings.observation_window_days
-    )
-    if scored.scores.empty:
-        warn_nothing_to_score(built.as_of_date, proposal)
-    _write(settings, built, scored)
-    return scored
-
-
-def _write(settings: Settings, built: PipelineSettings, scored: Scored) -> None:
-    path = settings.warehouse_path
+        artifact = champion_artifact(settings, runs)
+        points = copy_points(connection, path.parent)
+        if not points.spool.rows:
+            warn_nothing_to_score(built.as_of_date, proposed_day(connection))
+    window = settings.observation_window_days
+    scored = score_day(artifact, points, built.as_of_date, window)
     with open_warehouse(path, wait_seconds=WRITE_WAIT_SECONDS) as connection:
         check_same_build(connection, built)
         create_handback_tables(connection, "ml")
         with transaction(connection):
             write_scores(connection, scored)
+    return scored
 
 
 def check_same_build(
     connection: duckdb.DuckDBPyConnection, built: PipelineSettings
 ) -> None:
     """Raise UserError if dbt built other tables since they were read."""
-    if read_pipeline_settings(connection) != built:
+    refuse_other_build(built, read_pipeline_settings(connection))
+
+
+def refuse_other_build(built: PipelineSettings, now: PipelineSettings) -> None:
+    """The same, whatever engine read them."""
+    if now != built:
         raise UserError(
             "The warehouse was built again under other settings while this command "
             "was running, so nothing was written. Run the command again."
@@ -335,18 +422,27 @@ def main(
             help="Day to score; dbt builds its features first if need be.",
         ),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Whose tables to score (docs/spark.md).")
+    ] = Engine.DUCKDB,
 ) -> None:
     """Score every student with an assessment coming up, without training."""
     with clean_errors():
         settings = load_settings()
         start_logging(settings)
-        scored = run_score(settings, as_of.date() if as_of else None)
-        counts = scored.scores["risk_band"].value_counts()
-        bands = ", ".join(f"{counts.get(b, 0)} {b}" for b in ("high", "medium", "low"))
-        print(
-            f"{len(scored.scores)} scores as of {scored.as_of_date} "
-            f"by {scored.run_id}: {bands}"
-        )
+        day = as_of.date() if as_of else None
+        if engine == Engine.SPARK:
+            print(_score_on_spark(settings, day))
+        else:
+            print(run_score(settings, day))
+
+
+def _score_on_spark(settings: Settings, as_of_date: date | None) -> Summary:
+    import_session()
+    # Not before it is known that pyspark is there.
+    from ml.on_spark.score import run_score_on_spark
+
+    return run_score_on_spark(settings, as_of_date)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PROFILES = PROJECT_ROOT / "profiles.yml"
 LOG_SETTINGS = "ml/spark.log4j2.properties"
+LOCK_WAIT_SECONDS = 10.0
+LOCK_POLL_SECONDS = 0.25
 METASTORE = "spark.hadoop.javax.jdo.option.ConnectionURL"
 
 
@@ -74,7 +77,19 @@ def open_spark(settings: Settings) -> Iterator["SparkSession"]:
         yield session
     finally:
         if not was_there:
-            session.stop()
+            _stop(session)
+
+
+def _stop(session: "SparkSession") -> None:
+    """Stop it and its JVM: as long as that lives, it keeps the tables to itself."""
+    context: Any = session.sparkContext
+    gateway = context._gateway
+    session.stop()
+    gateway.shutdown()
+    # It ends with its input.
+    gateway.proc.stdin.close()
+    gateway.proc.wait()
+    type(context)._gateway = type(context)._jvm = None
 
 
 def import_session() -> Any:
@@ -121,18 +136,28 @@ def _start(spark_session: Any, config: dict[str, str]) -> "SparkSession":
 
 
 def _check_lock(config: dict[str, str]) -> None:
-    """Derby keeps one process at a time, and tells it slowly and at length."""
+    """Derby keeps one process at a time, and tells it slowly and at length.
+
+    A process that has just ended, such as dbt's, keeps the tables for a moment longer.
+    """
     found = re.search(r"databaseName=(.*?);", config[METASTORE])
     lock = Path(found[1]) / "dbex.lck" if found else None
-    if not lock or not lock.exists():
-        return
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while lock and lock.exists() and _is_locked(lock):
+        if time.monotonic() >= deadline:
+            raise SparkLocked(
+                f"Spark's tables in {lock.parents[1]} are in use by another process. "
+                "Wait until that has finished, or end it, and run this command again; "
+                "several at once need a Hive metastore of their own (docs/spark.md)."
+            )
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+def _is_locked(lock: Path) -> bool:
     with lock.open("r+b") as file:
         try:
             # Locks of the same kind as Java's; closing the file lets go of it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise SparkLocked(
-                f"Spark's tables in {lock.parents[1]} are in use by another process. "
-                "Wait until that has finished, or end it, and run this command again; "
-                "several at once need a Hive metastore of their own (docs/spark.md)."
-            ) from None
+            return True
+    return False

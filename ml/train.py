@@ -4,7 +4,6 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from enum import StrEnum
 from typing import Annotated, Any, cast
 
 import duckdb
@@ -12,7 +11,7 @@ import pandas as pd
 import typer
 
 from ml import registry
-from ml.cli import clean_errors, start_logging
+from ml.cli import Engine, clean_errors, start_logging
 from ml.dataset import (
     Points,
     Split,
@@ -29,7 +28,9 @@ from ml.score import (
     WRITE_WAIT_SECONDS,
     ContractMismatch,
     Scored,
+    ScoringPoints,
     check_same_build,
+    copy_points,
     proposed_day,
     score_day,
     warn_nothing_to_score,
@@ -67,19 +68,13 @@ log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False)
 
 
-class Engine(StrEnum):
-    """Where the tables are, and who trains."""
-
-    DUCKDB = "duckdb"
-    SPARK = "spark"
-
-
 @dataclass(frozen=True)
 class Inputs:
     """All that training reads from the warehouse."""
 
     built: PipelineSettings
     points: Points
+    to_score: ScoringPoints
     attributes: pd.DataFrame
     runs: pd.DataFrame
 
@@ -88,12 +83,14 @@ class Inputs:
 
 
 def read_inputs(settings: Settings) -> Inputs:
-    """Read points and runs into memory and let go of the warehouse."""
+    """Read points and runs and let go of the warehouse; what is to be scored goes
+    into a file."""
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
         built = check_pipeline_settings(connection, settings)
         return Inputs(
             built=built,
             points=read_points(connection),
+            to_score=copy_points(connection, settings.warehouse_path.parent),
             attributes=read_attributes(connection),
             runs=registry.read_runs(
                 connection, settings.source_system, settings.target_definition
@@ -304,7 +301,7 @@ def run_train(
                 write_refit(connection, refitted, as_of_date, promote, hold)
             for each in scored:
                 write_scores(connection, each)
-        if not found.points.targets["is_scoring_point"].any():
+        if not found.to_score.spool.rows:
             proposal = proposed_day(connection, split.test_from)
             warn_nothing_to_score(as_of_date, proposal)
     if hold:
@@ -390,7 +387,7 @@ def _score_all(
     window = settings.observation_window_days
     scored = []
     if not refused:
-        scored.append(score_day(serving, found.points, as_of_date, window))
+        scored.append(score_day(serving, found.to_score, as_of_date, window))
     status = registry.choose_status(
         serving.run_id,
         refused,
@@ -404,7 +401,7 @@ def _score_all(
         return scored
     try:
         artifact = registry.load_artifact(settings.models_path, str(champion))
-        scored.append(score_day(artifact, found.points, as_of_date, window))
+        scored.append(score_day(artifact, found.to_score, as_of_date, window))
     except (registry.ArtifactError, ContractMismatch) as error:
         log.warning("The champion did not score: %s", error)
     return scored
@@ -419,7 +416,7 @@ def _report(
     where = {"run_id": run_id}
     run = _row_of(read_rows(connection, "ml.model_runs", where), run_id)
     metrics = read_rows(connection, "ml.model_metrics", where)
-    counts = {each.run_id: len(each.scores) for each in scored}
+    counts = {each.run_id: each.scores.rows for each in scored}
     return Report(run, metrics, counts, headline)
 
 

@@ -33,7 +33,7 @@ from ml.evaluate import (
 from ml.explain import importance_table
 from ml.features import FeatureContract, encode, learn_contract
 from ml.registry import Artifact, RunInputs
-from ml.score import all_probabilities
+from ml.scorer import all_probabilities
 from ml.search import CANDIDATES, SearchResult, fit_folds, run_search
 
 # TreeSHAP over a whole test period would take longer than the search.

@@ -28,6 +28,10 @@ HANDBACK_DDL = (
 )
 HANDBACK_SOURCES = ("ml", "intervene")
 LOCK_POLL_SECONDS = 0.25
+# What DuckDB may use where much goes through it once: more would only be a cache.
+STREAM_MEMORY = "256MB"
+# Each thread holds its own unfinished piece of a table that is written.
+STREAM_THREADS = 2
 ARROW_TYPES = {
     "varchar": pa.string(),
     "integer": pa.int32(),
@@ -173,6 +177,21 @@ def _command_of(pid: str) -> str:
         return ""
     command = raw.replace(b"\0", b" ").decode(errors="replace").strip()
     return f" (`{command[:160]}`)" if command else ""
+
+
+def limit_resources(connection: duckdb.DuckDBPyConnection) -> None:
+    """Lower what DuckDB may use to what rows in passing need; never raise it."""
+    ((memory, threads),) = connection.execute(
+        "select parse_formatted_bytes(current_setting('memory_limit'))"
+        " > parse_formatted_bytes(?), current_setting('threads') > ?",
+        [STREAM_MEMORY, STREAM_THREADS],
+    ).fetchall()
+    if memory:
+        connection.execute(f"set memory_limit = '{STREAM_MEMORY}'")
+    if threads:
+        connection.execute(f"set threads = {STREAM_THREADS}")
+    # Otherwise rows are written twice, and the file is twice as large.
+    connection.execute("set preserve_insertion_order = false")
 
 
 @contextmanager

@@ -143,9 +143,22 @@ def read_points(spark: SparkSession) -> SparkPoints:
         A table is missing, a feature has a type that the model cannot take, or a
         point has no row of features.
     """
+    return _read(
+        spark,
+        "targets.is_scoring_point or"
+        " (targets.is_training_point and targets.label_status = 'matured')",
+    )
+
+
+def read_scoring_points(spark: SparkSession) -> SparkPoints:
+    """The scoring points alone, in the same way."""
+    return _read(spark, "targets.is_scoring_point")
+
+
+def _read(spark: SparkSession, which: str) -> SparkPoints:
     require_tables(spark, [TARGETS, FEATURES])
     kinds = feature_kinds(spark)
-    frame = spark.sql(_points_query(kinds))
+    frame = spark.sql(_points_query(kinds, which))
     frame = frame.withColumns(
         {name: F.coalesce(F.col(name), F.lit(False)) for name in BOOLEANS}
         | {
@@ -163,7 +176,7 @@ def read_points(spark: SparkSession) -> SparkPoints:
     return SparkPoints(frame, kinds)
 
 
-def _points_query(kinds: dict[str, str]) -> str:
+def _points_query(kinds: dict[str, str], which: str) -> str:
     targets = ", ".join(f"targets.{name}" for name in TARGET_COLUMNS)
     features = ", ".join(
         f"cast(features.`{name}` as {'string' if kind == CATEGORY else 'double'})"
@@ -178,8 +191,7 @@ def _points_query(kinds: dict[str, str]) -> str:
         f" {features}"
         f" from main.{TARGETS} as targets"
         f" left join main.{FEATURES} as features on {same_key}"
-        " where targets.is_scoring_point"
-        " or (targets.is_training_point and targets.label_status = 'matured')"
+        f" where {which}"
     )
 
 

@@ -59,7 +59,12 @@ from ml.on_spark.training import (
 from ml.promote import GATE_MODELS, gate_words, objections_of
 from ml.registry import Artifact, RunInputs
 from ml.runs import Report, run_row, run_settings, status_of
-from ml.score import SCORES, ContractMismatch, warn_nothing_to_score
+from ml.score import (
+    SCORES,
+    ContractMismatch,
+    refuse_other_build,
+    warn_nothing_to_score,
+)
 from ml.search import CANDIDATES
 from ml.settings import PROJECT_ROOT, Settings, UserError
 from ml.spark import open_spark
@@ -157,11 +162,11 @@ def _find(
         # Sums of floats depend on how many share the rows.
         | {"engine": "spark", "workers": workers},
     )
-    runs = _runs_like(settings, read_rows(spark, RUNS, {}))
+    runs = runs_like(settings, read_rows(spark, RUNS, {}))
     return Found(built, runs, points, split, inputs, headline)
 
 
-def _runs_like(settings: Settings, runs: pd.DataFrame) -> pd.DataFrame:
+def runs_like(settings: Settings, runs: pd.DataFrame) -> pd.DataFrame:
     """Those of this source and target."""
     same = (runs["source_system"] == settings.source_system) & (
         runs["target_definition"] == settings.target_definition
@@ -199,16 +204,16 @@ def _score_all(
     status: str,
 ) -> list[Staged]:
     """Scores of this run, and of the champion where that is another one."""
-    day = found.built.as_of_date
+    day, window = found.built.as_of_date, settings.observation_window_days
     staged = []
     if not refused:
-        staged += score_on_spark(spark, artifact, found.points, day)
+        staged += score_on_spark(spark, artifact, found.points, day, window)
     champion = registry.find_champion(found.runs)
     if status == registry.CHAMPION or champion in (None, artifact.run_id):
         return staged
     try:
         other = registry.load_artifact(settings.models_path, str(champion))
-        staged += score_on_spark(spark, other, found.points, day)
+        staged += score_on_spark(spark, other, found.points, day, window)
     except (registry.ArtifactError, ContractMismatch) as error:
         log.warning("The champion did not score: %s", error)
     return staged
@@ -369,11 +374,7 @@ def _publish(
     status: str,
     hold: bool,
 ) -> None:
-    if read_pipeline_settings(spark) != found.built:
-        raise UserError(
-            "The warehouse was built again under other settings while this command "
-            "was running, so nothing was written. Run the command again."
-        )
+    refuse_other_build(found.built, read_pipeline_settings(spark))
     for each in staged:
         publish(spark, each)
     run_id = found.inputs.run_id

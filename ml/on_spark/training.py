@@ -38,7 +38,7 @@ from ml.on_spark.points import (
 )
 from ml.on_spark.tables import Staged, read_staged, stage_rows
 from ml.registry import Artifact, RunInputs
-from ml.score import all_probabilities
+from ml.scorer import all_probabilities
 from ml.search import SearchResult
 from ml.training import (
     IMPORTANCE_ROWS,

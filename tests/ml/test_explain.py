@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from synthetic import make_project
 
 from ml.boosting import contributions, margins, plain_matrix
-from ml.dataset import read_points
+from ml.dataset import feature_column, read_points
 from ml.explain import (
     REASONS,
     FeatureDoc,
@@ -20,7 +21,9 @@ from ml.explain import (
 )
 from ml.features import FeatureContract, encode
 from ml.registry import load_artifact
+from ml.score import peer_medians
 from ml.settings import UserError
+from ml.spool import Spool
 from ml.train import run_train
 from ml.warehouse import open_warehouse
 
@@ -51,7 +54,13 @@ FEATURES = pd.DataFrame(
 
 
 def _told(values: np.ndarray, features: pd.DataFrame = FEATURES) -> pd.DataFrame:
-    return tell_reasons(values, features, CONTRACT, DOCS, window_days=14)
+    points = pa.Table.from_pandas(features.rename(columns=feature_column))
+    spool = Spool(Path(), points.schema)
+    spool.write(points)
+    spool.finish()
+    medians = peer_medians(spool, CONTRACT)
+    told = tell_reasons(values, features, CONTRACT, DOCS, medians, window_days=14)
+    return told.to_pandas()
 
 
 def test_contributions_and_bias_add_up_to_the_margin(tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ NO_PART_OF_A_RUN = {
     "runs",
     "settings",
     "spark",
+    "spool",
     "train",
     "warehouse",
 }

@@ -39,7 +39,8 @@ from ml.on_spark.train import CODE, run_train_on_spark
 from ml.on_spark.training import DRIVER_POINTS, some_students
 from ml.promote import promote
 from ml.runs import Report
-from ml.score import all_probabilities, run_score, score_day
+from ml.score import copy_points, run_score, score_day
+from ml.scorer import all_probabilities
 from ml.settings import PROJECT_ROOT, UserError
 from ml.train import RUN_TABLES
 from ml.warehouse import WriteBackError, open_warehouse
@@ -158,7 +159,7 @@ def test_the_fingerprint_knows_which_column_is_null(split: SparkSplit) -> None:
 
 def test_the_code_of_a_run_is_all_that_makes_a_model_here() -> None:
     modules = {path.stem for path in (PROJECT_ROOT / "ml" / "on_spark").glob("*.py")}
-    assert set(CODE) == modules - {"__init__", "tables", "train"}
+    assert set(CODE) == modules - {"__init__", "score", "tables", "train"}
 
 
 # ---------------------------------------------------------------- the model
@@ -172,15 +173,19 @@ def test_the_model_beats_what_it_has_to_beat(report: Report) -> None:
 
 def test_both_engines_score_alike_with_the_artifact(trained: SparkProject) -> None:
     """The same rows: by the executors, and by DuckDB's path on this machine."""
-    scored = score_day(_artifact(trained), _in_memory(trained), AS_OF_DATE, 14)
+    _in_memory(trained)
+    path = trained.settings.warehouse_path
+    with open_warehouse(path, read_only=True) as connection:
+        points = copy_points(connection, path.parent)
+    scored = score_day(_artifact(trained), points, AS_OF_DATE, 14)
     there = trained.rows("select * from ml.student_scores")
-    both = scored.scores.assign(
-        as_of_date=lambda rows: rows["as_of_date"].dt.date
-    ).merge(there, on=KEY, suffixes=("", "_there"))
-    assert len(both) == len(there) == len(scored.scores) > 20
+    both = (
+        scored.scores.read().read_pandas().merge(there, on=KEY, suffixes=("", "_there"))
+    )
+    assert len(both) == len(there) == scored.scores.rows > 20
     for name in ("risk_score", "confidence"):
         np.testing.assert_allclose(both[name], both[f"{name}_there"], atol=1e-6)
-    for name in ("risk_rank", "risk_band", "lead_days", "course_run_id", "due_at"):
+    for name in ("risk_band", "lead_days", "course_run_id", "due_at"):
         assert both[name].tolist() == both[f"{name}_there"].tolist()
 
 
@@ -192,14 +197,15 @@ def test_duckdb_takes_over_a_model_of_spark(trained: SparkProject) -> None:
     assert promote(settings, run_id).champion == run_id
     run_score(settings, None)
     with open_warehouse(settings.warehouse_path, read_only=True) as connection:
-        ours = connection.execute(
-            "select risk_rank, risk_score from ml.student_scores order by 1"
-        ).df()
+        ours = connection.execute("from ml.student_scores order by risk_rank").df()
         (reason,) = connection.execute(
             "select status_reason from ml.model_runs"
         ).fetchone()
     there = trained.rows("select * from ml.student_scores order by risk_rank")
     np.testing.assert_allclose(ours["risk_score"], there["risk_score"], atol=1e-6)
+    assert [ours[name].tolist() for name in KEY[:3]] == [
+        there[name].tolist() for name in KEY[:3]
+    ]
     assert reason == "Promoted."
 
 
