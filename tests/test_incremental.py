@@ -166,6 +166,7 @@ OF_ONE_RUN = {
     "int_points_to_build",
     "int_observations",
     "int_observed_activity",
+    "int_next_observed",
     "int_observed_sums",
     "int_features_window",
     "int_features_velocity",

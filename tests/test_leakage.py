@@ -141,7 +141,7 @@ def test_every_table_was_changed_from_the_day_on(
 
 def peek_at_activity(project: Path) -> None:
     """Let activity of the as-of day itself into the features."""
-    model = "intermediate/features/int_observed_sums.sql"
+    model = "intermediate/features/int_next_observed.sql"
     replace(
         project / "dbt_project/models" / model,
         "order by moved_to, case when day is null then 0 else 1 end, day",

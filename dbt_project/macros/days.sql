@@ -18,3 +18,18 @@
     {% if not loop.last %}union all{% endif %}
     {% endfor %}
 {% endmacro %}
+
+
+{#
+  Days after its own after which activity leaves the observation window, its late half,
+  and all of it but the early half (not told apart where that is the same day).
+#}
+{% macro leaves_window_after() %}
+    {% set window_days = setting('observation_window_days') %}
+    {% set half = window_days // 2 %}
+    {% set leaving = {'window': window_days, 'late': half} %}
+    {% if window_days - half != half %}
+        {% do leaving.update({'rest': window_days - half}) %}
+    {% endif %}
+    {{ return(leaving) }}
+{% endmacro %}

@@ -6,13 +6,9 @@
 -- A sum is the running total of what has come less what has left, so that its cost
 -- does not grow with the number of observations that see the same day.
 
-{% set window_days = setting('observation_window_days') %}
-{% set half = window_days // 2 %}
--- After how many days activity leaves: the window, its late half, and all of it but
--- its early half (the same where the window has an even number of days).
-{% set leaving = {'window': window_days, 'late': half, 'rest': window_days - half} %}
-{% set rest = 'late' if leaving.late == leaving.rest else 'rest' %}
-{% if rest == 'late' %}{% do leaving.pop('rest') %}{% endif %}
+{% set leaving = leaves_window_after() %}
+-- The same where the window has an even number of days.
+{% set rest = 'rest' if 'rest' in leaving else 'late' %}
 
 {% set weekdays = ['weekday_0', 'weekday_1', 'weekday_2', 'weekday_3', 'weekday_4',
     'weekday_5', 'weekday_6'] %}
@@ -52,83 +48,9 @@ activity as (
 
 ),
 
-offsets as (
-
-    {{ rows_of([0] + leaving.values() | list, 'offset_days') }}
-
-),
-
-days as (
-
-    select
-        peer_group_id,
-        activity_date as day
-    from activity
-
-    union
-
-    select
-        peer_group_id,
-        known_date as day
-    from activity
-
-),
-
-moved_days as (
-
-    select
-        days.peer_group_id,
-        days.day,
-        offsets.offset_days,
-        {{ add_days('days.day', 'offsets.offset_days') }} as moved_to,
-        cast(null as date) as as_of_date
-    from days
-    cross join offsets
-
-    union all
-
-    select distinct
-        observations.peer_group_id,
-        cast(null as date) as day,
-        offsets.offset_days,
-        observations.as_of_date as moved_to,
-        observations.as_of_date
-    from observations
-    cross join offsets
-
-),
-
--- The first day of observation after a day, so many days on.
-next_observed as (
-
-    select
-        peer_group_id,
-        day,
-        offset_days,
-        min(as_of_date) over (
-            partition by peer_group_id, offset_days
-            order by moved_to, case when day is null then 0 else 1 end, day
-            rows between 1 following and unbounded following
-        ) as next_date
-    from moved_days
-
-),
-
 next_dates as (
 
-    select
-        peer_group_id,
-        day,
-        max(case when offset_days = 0 then next_date end) as seen_on
-        {%- for name, days in leaving.items() %},
-        max(case when offset_days = {{ days }} then next_date end)
-            as {{ name }}_over_on
-        {%- endfor %}
-    from next_observed
-    where day is not null
-    group by
-        peer_group_id,
-        day
+    select * from {{ ref('int_next_observed') }}
 
 ),
 
