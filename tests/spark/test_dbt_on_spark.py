@@ -21,6 +21,7 @@ from ml.warehouse import HANDBACK_SOURCES, handback_tables
 from tests.leakage_data import write_oulad, write_platform
 from tests.pipeline import environment, run
 from tests.spark.compare import (
+    Content,
     differences,
     duckdb_tables,
     read_duckdb,
@@ -105,6 +106,18 @@ def dbt_on_duckdb(scratch: Path, *command: str, **settings: str) -> str:
     return run(scratch, "dbt", "--no-use-colors", *command, **settings).stdout
 
 
+# What lets DuckDB's next build add to this one; Spark builds all again.
+ABOUT_THE_NEXT_BUILD = {"build_fingerprint", "facts_checksum", "early_activity_rows"}
+
+
+def leave_out(content: Content, columns: set[str]) -> None:
+    """Take columns off a table."""
+    kept = [n for n, name in enumerate(content.columns) if name not in columns]
+    names = list(content.columns)
+    content.columns = {names[n]: content.columns[names[n]] for n in kept}
+    content.rows = [tuple(row[n] for n in kept) for row in content.rows]
+
+
 def compare(scratch: Path, spark: SparkSession) -> None:
     """Every table of DuckDB's warehouse is there on Spark, and holds the same."""
     wrong = {}
@@ -115,7 +128,11 @@ def compare(scratch: Path, spark: SparkSession) -> None:
         assert names <= spark_tables(spark)
         for name in sorted(names):
             expected = read_duckdb(connection, f"select * from {name}")
-            found = differences(expected, read_spark(spark, name))
+            actual = read_spark(spark, name)
+            if name == "main.pipeline_settings":
+                for content in (expected, actual):
+                    leave_out(content, ABOUT_THE_NEXT_BUILD)
+            found = differences(expected, actual)
             if found:
                 wrong[name] = [len(found), *found[:2]]
     assert not wrong, "\n".join(map(str, wrong.items()))

@@ -35,6 +35,7 @@ settings as (
         data_until,
         cast('{{ build_fingerprint() }}' as {{ dbt.type_string() }})
             as build_fingerprint,
+        {% if builds_incrementally() %}
         -- Both are about the day from which the next build looks again.
         {{ known_facts_checksum(look_back('calendar.data_until')) }}
             as facts_checksum,
@@ -42,6 +43,10 @@ settings as (
             {{ activity_rows_before(look_back('calendar.data_until')) }}
             as {{ dbt.type_bigint() }}
         ) as early_activity_rows
+        {% else %}
+        cast(null as {{ dbt.type_string() }}) as facts_checksum,
+        cast(null as {{ dbt.type_bigint() }}) as early_activity_rows
+        {% endif %}
     from calendar
 
 )
