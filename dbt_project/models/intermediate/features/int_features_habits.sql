@@ -43,8 +43,8 @@ late_views as (
     inner join study_days
         on
             observations.enrollment_number = study_days.enrollment_number
-            and study_days.activity_date < observations.as_of_date
-            and study_days.known_date >= observations.as_of_date
+            and observations.as_of_date > study_days.activity_date
+            and observations.as_of_date <= study_days.known_date
     where
         observations.is_asked
         and study_days.known_date > study_days.activity_date
@@ -70,7 +70,7 @@ seen_days as (
     inner join study_days
         on
             late_views.enrollment_number = study_days.enrollment_number
-            and study_days.known_date < late_views.as_of_date
+            and late_views.as_of_date > study_days.known_date
 
 ),
 
@@ -95,10 +95,12 @@ numbered as (
 
     select
         *,
-        {{ dbt.datediff('seen_on', 'activity_date', 'day') }} - day_number
-            as streak_id,
-        {{ dbt.datediff('previous_date', 'activity_date', 'day') }} - 1
-            as pause_before
+        {{ dbt.datediff(
+            'seen_on', 'activity_date', 'day'
+        ) }} - day_number as streak_id,
+        {{ dbt.datediff(
+            'previous_date', 'activity_date', 'day'
+        ) }} - 1 as pause_before
     from with_previous
 
 ),
@@ -153,8 +155,9 @@ paced as (
         sums.weekday_{{ number }} * (sums.weekday_{{ number }} - 1)
         {%- endfor %} as same_weekday_pairs,
         sums.active_days * (sums.active_days - 1) as pairs,
-        {{ dbt.datediff('sums.last_date', 'observations.as_of_date', 'day') }} - 1
-            as pause_after,
+        {{ dbt.datediff(
+            'sums.last_date', 'observations.as_of_date', 'day'
+        ) }} - 1 as pause_after,
         so_far.streak_days,
         so_far.longest_streak,
         so_far.longest_pause

@@ -39,8 +39,8 @@ active_days as (
     inner join {{ ref('int_observed_activity') }} as activity
         on
             observations.enrollment_number = activity.enrollment_number
-            and activity.activity_date >= observations.window_start
-            and activity.known_date < observations.as_of_date
+            and observations.window_start <= activity.activity_date
+            and observations.as_of_date > activity.known_date
     where
         observations.is_asked
         and activity.is_new_study_day = 1
@@ -55,10 +55,16 @@ pauses as (
         as_of_date,
         case
             when previous_date is null
-                then {{ dbt.datediff('window_start', 'activity_date', 'day') }}
-            else {{ dbt.datediff('previous_date', 'activity_date', 'day') }} - 1
+                then {{ dbt.datediff(
+                    'window_start', 'activity_date', 'day'
+                ) }}
+            else {{ dbt.datediff(
+                'previous_date', 'activity_date', 'day'
+            ) }} - 1
         end as pause_before,
-        {{ dbt.datediff('activity_date', 'as_of_date', 'day') }} - 1 as pause_after
+        {{ dbt.datediff(
+            'activity_date', 'as_of_date', 'day'
+        ) }} - 1 as pause_after
     from active_days
 
 ),

@@ -78,11 +78,11 @@ next_dates as (
     select
         peer_group_id,
         day,
-        max(case when offset_days = 0 then next_date end) as seen_on
-        {%- for name, days in leaving.items() %},
+        {% for name, days in leaving.items() %}
         max(case when offset_days = {{ days }} then next_date end)
-            as {{ name }}_over_on
-        {%- endfor %}
+            as {{ name }}_over_on,
+        {% endfor %}
+        max(case when offset_days = 0 then next_date end) as seen_on
     from next_observed
     where day is not null
     group by

@@ -59,14 +59,14 @@ placed as (
 
     select
         activity.*,
-        known.seen_on
-        {%- for name in leaving %},
+        {% for name in leaving %}
         case
             when happened.{{ name }}_over_on >= known.seen_on
                 then happened.{{ name }}_over_on
             when happened.{{ name }}_over_on < known.seen_on then known.seen_on
-        end as {{ name }}_over_on
-        {%- endfor %}
+        end as {{ name }}_over_on,
+        {% endfor %}
+        known.seen_on
     from activity
     inner join next_dates as known
         on
