@@ -14,13 +14,10 @@ SHELL := /bin/bash
 BUILD := $(DBT) --no-use-colors build
 BRIEFLY := | awk '/ of [0-9]+ (START|PASS|OK|SKIP|NO-OP)/ { if (/START/ && ++n % 40 == 0) { print "      step " $$2 " of " $$4; fflush() } next } { print; fflush() }'
 
-<<<<<<< HEAD
 LOCK := uv pip compile --universal --generate-hashes --no-strip-extras --no-header --no-annotate --python-version 3.11 --quiet
-=======
 # Of `make bench`: millions of events, and GB of memory for each command.
 SIZES ?= 1,10,100
 MEMORY ?= 6
->>>>>>> bench
 
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 .DEFAULT_GOAL := help
