@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -82,9 +83,16 @@ def open_spark(settings: Settings) -> Iterator["SparkSession"]:
 
 def _stop(session: "SparkSession") -> None:
     """Stop it and its JVM: as long as that lives, it keeps the tables to itself."""
+    from pyspark import SparkFiles
+
     context: Any = session.sparkContext
     gateway = context._gateway
+    files = SparkFiles.getRootDirectory()
     session.stop()
+    # Packages that were sent to executors are gone, and other imports stumble there.
+    sys.path[:] = [path for path in sys.path if not path.startswith(files)]
+    for path in [path for path in sys.path_importer_cache if path.startswith(files)]:
+        del sys.path_importer_cache[path]
     gateway.shutdown()
     # It ends with its input.
     gateway.proc.stdin.close()

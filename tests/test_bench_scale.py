@@ -1,6 +1,7 @@
 """The bench's own parts, small: data, other ways, measuring, and the page."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from ml.settings import PROJECT_ROOT
 from tests.bench.scale import make_data, pandas_way, tables
 from tests.bench.scale.page import render
-from tests.bench.scale.processes import CommandFailed, Limits, measure
+from tests.bench.scale.processes import CommandFailed, Limits, Measured, measure
 from tests.bench.scale.targets import TARGETS, Target
 from tests.pipeline import environment, run
 
@@ -124,7 +125,21 @@ def _measure(tmp_path: Path, limits: Limits) -> Any:
 def test_children_count(tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("memory of several processes is read from Linux's /proc")
-    done = _measure(tmp_path, Limits())
+    # By a process that is small itself: its own peak would be that of the children.
+    starter = (
+        "import dataclasses, json; from pathlib import Path;"
+        " from tests.test_bench_scale import _measure, Limits;"
+        f" done = _measure(Path({str(tmp_path)!r}), Limits());"
+        " print(json.dumps(dataclasses.asdict(done)))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", starter],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert not said.returncode, said.stderr
+    done = Measured(**json.loads(said.stdout))
     assert done.output == "done\n"
     assert 1 < done.seconds < 20
     assert 0.5 <= done.cpu_seconds < 5

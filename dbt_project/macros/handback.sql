@@ -103,12 +103,20 @@
     {% if not execute or flags.WHICH in ['test', 'seed', 'snapshot'] %}
         {{ return('') }}
     {% endif %}
+    {# What adds to none of them drops none, such as a look at one mart. #}
+    {% set incremental = [] %}
+    {% for node in graph.nodes.values() if node.resource_type == 'model'
+        and node.config.materialized == 'incremental' %}
+        {% do incremental.append(node.unique_id) %}
+    {% endfor %}
+    {% set adds = flags.WHICH == 'run-operation' or selected_resources | default([])
+        | select('in', incremental) | list | length > 0 %}
     {% set record = settings_record() %}
     {% set now = [setting('source_system'), setting('data_raw_path')] %}
     {% set built = last_build_source(record) %}
     {% set source_changed = built is not none and built != now %}
     {% set why = 'SOURCE CHANGED from ' ~ built | join(' ') ~ ' to ' ~ now | join(' ')
-        if source_changed else why_outdated(record) if built else '' %}
+        if source_changed else why_outdated(record) if built and adds else '' %}
     {% if built and not why %}{{ return('') }}{% endif %}
     {% if built %}
         {% do log(why ~ ': tables are dropped and built anew.', info=true) %}
