@@ -225,7 +225,7 @@
             ~ ' as raw' ~ (' where ' ~ known_at ~ ' < ' ~ day if known_at else '') ~ ')'
         ) %}
     {% endfor %}
-    {{ return(counts | join(' + ')) }}
+    {{ return((counts | join(' + ')).split() | join(' ')) }}
 {% endmacro %}
 
 

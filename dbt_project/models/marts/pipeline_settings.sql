@@ -4,6 +4,14 @@
 -- build knows what it need not do again. Written when the features are there.
 -- depends_on: {{ ref('student_features_14d') }}
 
+{% set next_day = look_back('calendar.data_until') %}
+{% set checksum = known_facts_checksum(next_day) %}
+{% set early_rows = activity_rows_before(next_day) %}
+{% if not builds_incrementally() %}
+    {% set checksum = 'cast(null as ' ~ dbt.type_string() ~ ')' %}
+    {% set early_rows = 'null' %}
+{% endif %}
+
 with
 
 calendar as (
@@ -35,18 +43,9 @@ settings as (
         data_until,
         cast('{{ build_fingerprint() }}' as {{ dbt.type_string() }})
             as build_fingerprint,
-        {% if builds_incrementally() %}
         -- Both are about the day from which the next build looks again.
-        {{ known_facts_checksum(look_back('calendar.data_until')) }}
-            as facts_checksum,
-        cast(
-            {{ activity_rows_before(look_back('calendar.data_until')) }}
-            as {{ dbt.type_bigint() }}
-        ) as early_activity_rows
-        {% else %}
-        cast(null as {{ dbt.type_string() }}) as facts_checksum,
-        cast(null as {{ dbt.type_bigint() }}) as early_activity_rows
-        {% endif %}
+        {{ checksum }} as facts_checksum,
+        cast({{ early_rows }} as {{ dbt.type_bigint() }}) as early_activity_rows
     from calendar
 
 )

@@ -22,15 +22,15 @@ repeated_ids as (
 activity_events as (
 
     select
-        event_id,
-        student_id,
-        course_id,
-        event_type,
-        item_id,
-        quantity,
-        occurred_at,
-        loaded_at,
-        rejected_because
+        events.event_id,
+        events.student_id,
+        events.course_id,
+        events.event_type,
+        events.item_id,
+        events.quantity,
+        events.occurred_at,
+        events.loaded_at,
+        events.rejected_because
     from events
     left join repeated_ids on events.event_id = repeated_ids.repeated_event_id
     where repeated_ids.repeated_event_id is null
