@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from ml.settings import PROJECT_ROOT
 from tests.pipeline import environment
@@ -120,6 +120,8 @@ def browser() -> Iterator[Browser]:
             "This test needs a browser: install the Debian package chromium "
             "(apt-get install --no-install-recommends chromium)."
         )
+    # Spark may have the other core, and this one's share of memory bandwidth.
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox"]
