@@ -270,7 +270,9 @@ def test_an_event_of_months_ago_that_nothing_tells_of_makes_all_be_read(
     )
     deliver_more(deliveries[1], tmp_path, "activity_events", extra)
     builds.run("daily", deliveries[1], *BUILD)
-    said = builds.run("daily", tmp_path, "run", "--select", "stg_platform__repeated_events")
+    said = builds.run(
+        "daily", tmp_path, "run", "--select", "stg_platform__repeated_events"
+    )
     assert "ACTIVITY FROM BEFORE THE LOOK-BACK CHANGED" in said
     missing = f"select count(*) from duckdb_tables() where table_name = '{DAILY_NAME}'"
     assert builds.value("daily", missing) == 0
