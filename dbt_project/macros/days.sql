@@ -33,3 +33,9 @@
     {% endif %}
     {{ return(leaving) }}
 {% endmacro %}
+
+
+{# When an event could be known: when it was loaded, if that was later. #}
+{% macro event_known_at() -%}
+    greatest(occurred_at, coalesce(loaded_at, occurred_at))
+{%- endmacro %}

@@ -5,10 +5,10 @@
   again what became known within event_lookback_days before that, and everything
   later: facts are held by the day on which they became known, and no feature of a
   day sees what became known on it or later, so nothing older can have changed but
-  by facts that say that they were known long ago. Of events without loaded_at such
-  late ones are missed until a full refresh. Of everything else (enrollments, due
-  times, results, purchases, courses) a checksum of what was known by then is on
-  record, and where it differs everything is computed again.
+  by facts that say that they were known long ago. Where the number of rows of
+  activity known by then is another than on record, all activity is read again; where
+  a checksum of everything else known by then differs (enrollments, due times,
+  results, purchases, courses), all features are computed again.
 
   Engines without transactions build whole tables every time.
 #}

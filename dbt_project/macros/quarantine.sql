@@ -116,3 +116,62 @@
         ) %}
     {% endfor %}
 {% endmacro %}
+
+
+{#
+  The CTEs that say what is wrong with each event by itself, the last of them
+  `checked_events`. `events` is a CTE of rows of stg_platform__parsed_events.
+#}
+{% macro check_events(events) %}
+students as (
+
+    select student_id from {{ ref('stg_platform__students') }}
+    where rejected_because is null
+
+),
+
+courses as (
+
+    select course_id from {{ ref('stg_platform__courses') }}
+    where rejected_because is null
+
+),
+
+matched as (
+
+    select
+        {{ events }}.*,
+        students.student_id as known_student_id,
+        courses.course_id as known_course_id
+    from {{ events }}
+    left join students on {{ events }}.student_id = students.student_id
+    left join courses on {{ events }}.course_id = courses.course_id
+
+),
+
+checked_events as (
+
+    select
+        event_id,
+        student_id,
+        course_id,
+        event_type,
+        item_id,
+        quantity,
+        occurred_at,
+        loaded_at,
+        case
+            {{ reject_missing(['student_id', 'event_type']) }}
+            when known_student_id is null then 'student_id is unknown'
+            when course_id is not null and known_course_id is null
+                then 'course_id is unknown'
+            {{ reject_bad_time('occurred_at') }}
+            -- Otherwise a late event would count as known at once.
+            {{ reject_bad_optional_time('loaded_at') }}
+            -- The upper bound keeps sums exact.
+            {{ reject_bad_number('quantity', 0, 1000000000000) }}
+        end as rejected_because
+    from matched
+
+)
+{% endmacro %}

@@ -56,7 +56,7 @@ def make(events: int, folder: Path) -> None:
             else:
                 (folder / "raw").mkdir(exist_ok=True)
                 source.rename(folder / "raw" / source.name)
-        repeat_some(connection, folder)
+        repeat_some(connection, folder, cut)
         about = describe(connection, folder)
     shutil.rmtree(generated)
     shutil.rmtree(folder / "spill", ignore_errors=True)
@@ -139,8 +139,11 @@ def copy(
     )
 
 
-def repeat_some(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Deliver some events again with the increment, its own and the newest before."""
+def repeat_some(
+    connection: duckdb.DuckDBPyConnection, folder: Path, cut: str
+) -> None:
+    """Deliver some events again with the increment: its own, and some from before,
+    loaded now."""
     own = folder / "increment" / "activity_events" / "increment.parquet"
     newest = max((folder / "raw" / "activity_events").glob("*.parquet"))
     again = own.with_name("again.parquet")
@@ -149,7 +152,8 @@ def repeat_some(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         copy (
             select * from '{own}' where hash(event_id) % {AGAIN} = 0
             union all
-            select * from '{newest}' where hash(event_id) % {AGAIN_FROM_BEFORE} = 0
+            select * replace (greatest({cut}, loaded_at) as loaded_at)
+            from '{newest}' where hash(event_id) % {AGAIN_FROM_BEFORE} = 0
         ) to '{again}' (format parquet, compression zstd)
         """
     )

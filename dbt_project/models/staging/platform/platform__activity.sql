@@ -99,7 +99,7 @@ events as (
         {{ no_flag }} as is_correct,
         {{ no_flag }} as is_first_attempt,
         occurred_at,
-        greatest(occurred_at, coalesce(loaded_at, occurred_at)) as known_at
+        {{ event_known_at() }} as known_at
     from {{ ref('stg_platform__activity_events') }}
     where rejected_because is null
 

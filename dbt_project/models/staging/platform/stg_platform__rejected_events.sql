@@ -16,7 +16,7 @@ checked as (
 
     select
         *,
-        greatest(occurred_at, coalesce(loaded_at, occurred_at)) as known_at
+        {{ event_known_at() }} as known_at
     from {{ ref('stg_platform__checked_events') }}
     where rejected_because is not null
 

@@ -14,28 +14,20 @@
 
 with
 
-events as (
-
-    select
-        *,
-        greatest(occurred_at, coalesce(loaded_at, occurred_at)) as known_at
-    from {{ ref('stg_platform__checked_events') }}
-
-),
-
+-- Not from a CTE of all events: DuckDB would hold one that is used twice in memory.
 candidate_ids as (
 
     {% if is_incremental() %}
-    -- depends_on: {{ ref('stg_platform__event_ids') }}
     select distinct event_id
-    from events
-    where known_at >= cast('{{ known_again_from() }}' as {{ dbt.type_timestamp() }})
+    from {{ ref('stg_platform__parsed_events') }}
+    where {{ event_known_at() }}
+        >= cast('{{ known_again_from() }}' as {{ dbt.type_timestamp() }})
     {% else %}
     select event_id
-    from {{ ref('stg_platform__event_ids') }}
-    where event_id is not null
+    from {{ ref('stg_platform__parsed_events') }}
     group by event_id
-    having count(*) > 1
+    -- Ids that are null are not counted, and no copies of each other.
+    having count(event_id) > 1
     {% endif %}
 
 ),
@@ -45,10 +37,19 @@ copies as (
     select
         events.*,
         count(*) over (partition by events.event_id) as copies
-    from events
+    from {{ ref('stg_platform__parsed_events') }} as events
     inner join candidate_ids on events.event_id = candidate_ids.event_id
 
 ),
+
+repeats as (
+
+    select * from copies
+    where copies > 1
+
+),
+
+{{ check_events('repeats') }},
 
 -- What was known first stays: a copy that is delivered later changes nothing.
 repeated_events as (
@@ -62,12 +63,12 @@ repeated_events as (
         quantity,
         occurred_at,
         loaded_at,
-        known_at,
+        {{ event_known_at() }} as known_at,
         rejected_because,
         row_number() over (
             partition by event_id, rejected_because
             order by
-                known_at,
+                {{ event_known_at() }},
                 occurred_at,
                 loaded_at nulls last,
                 student_id,
@@ -76,8 +77,7 @@ repeated_events as (
                 item_id nulls last,
                 quantity nulls last
         ) as copy_number
-    from copies
-    where copies > 1
+    from checked_events
 
 )
 
