@@ -139,9 +139,7 @@ def copy(
     )
 
 
-def repeat_some(
-    connection: duckdb.DuckDBPyConnection, folder: Path, cut: str
-) -> None:
+def repeat_some(connection: duckdb.DuckDBPyConnection, folder: Path, cut: str) -> None:
     """Deliver some events again with the increment: its own, and some from before,
     loaded now."""
     own = folder / "increment" / "activity_events" / "increment.parquet"
