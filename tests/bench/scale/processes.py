@@ -165,9 +165,9 @@ def group_memory(leader: int) -> int:
 def folder_size(folder: Path) -> int:
     """Bytes of the files in a folder, at any depth; 0 where there is none."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
+    # Files and folders come and go meanwhile; walk() passes over what it cannot open.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
     return total

@@ -105,7 +105,13 @@ events as (
 
 ),
 
+-- Events first: they are nearly all rows, and what groups these by day needs less of
+-- DuckDB's memory limit than where they come last (measured at 100 million).
 activity as (
+
+    select * from events
+
+    union all
 
     select * from progress
 
@@ -116,10 +122,6 @@ activity as (
     union all
 
     select * from sign_ins
-
-    union all
-
-    select * from events
 
 )
 
