@@ -42,20 +42,22 @@ class SparkProject:
         """The answer to a query."""
         return self.spark.sql(query).toPandas()
 
-    def executors(self) -> list[int]:
-        """Process ids of the executors."""
-        application = self.spark.sparkContext.applicationId
-        return [
-            int(folder.name)
-            for folder in Path("/proc").iterdir()
-            if folder.name.isdigit()
-            and "CoarseGrainedExecutorBackend" in (line := _command_line(folder))
-            and application in line
-        ]
 
-    def kill_an_executor(self) -> None:
-        """End one as the system does that has no memory left."""
-        os.kill(min(self.executors()), signal.SIGKILL)
+def executors(spark: SparkSession) -> list[int]:
+    """Process ids of the executors."""
+    application = spark.sparkContext.applicationId
+    return [
+        int(folder.name)
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdigit()
+        and "CoarseGrainedExecutorBackend" in (line := _command_line(folder))
+        and application in line
+    ]
+
+
+def kill_an_executor(spark: SparkSession) -> None:
+    """End one as the system does that has no memory left."""
+    os.kill(min(executors(spark)), signal.SIGKILL)
 
 
 def _command_line(folder: Path) -> str:

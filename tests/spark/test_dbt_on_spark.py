@@ -5,6 +5,7 @@ as a user's would; that costs a minute and a half instead of four.
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tests.spark.compare import (
     spark_tables,
 )
 from tests.spark.odd_data import make_odd, odd_values
+from tests.spark.spark_project import CLUSTER, executors, kill_an_executor
 from tests.test_oulad_staging import FILES, write_files
 
 # A training that takes seconds: no parameter is left to search.
@@ -69,6 +71,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spark(scratch: Path) -> Iterator[SparkSession]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARK_WAREHOUSE_PATH", str(scratch / "spark"))
+        patch.setenv("SPARK_MASTER", CLUSTER)
         patch.setenv("SPARK_DRIVER_MEMORY", "2g")
         patch.setenv("SPARK_SHUFFLE_PARTITIONS", "2")
         # Compiled once and quickly: most code of a small build runs a few times. Java
@@ -170,7 +173,7 @@ def test_sample_with_scores_and_messages(scratch: Path, spark: SparkSession) -> 
     compare(scratch, spark)
 
 
-def test_odd_files(scratch: Path, spark: SparkSession) -> None:
+def test_odd_files_while_executors_are_lost(scratch: Path, spark: SparkSession) -> None:
     scratch = scratch / "odd_files"
     folder = scratch / "somebody's raw [data], odd"
     folder.mkdir(parents=True)
@@ -180,7 +183,15 @@ def test_odd_files(scratch: Path, spark: SparkSession) -> None:
 
     dbt_on_duckdb(scratch, *MODELS, *READING, **settings)
     copy_handback(scratch, spark)
+    there = set(executors(spark))
+    killers = [
+        threading.Timer(seconds, kill_an_executor, [spark]) for seconds in (10, 20)
+    ]
+    for killer in killers:
+        killer.start()
     dbt_on_spark(scratch, *MODELS, *READING, **settings)
+    assert not any(killer.is_alive() for killer in killers)
+    assert there.isdisjoint(executors(spark))
 
     compare(scratch, spark)
 

@@ -20,7 +20,13 @@ from ml.score import NoChampion, Summary, run_score
 from ml.settings import UserError
 from ml.train import run_train
 from tests.ml.synthetic import AS_OF_DATE, Project, make_project
-from tests.spark.spark_project import SparkProject, make_spark_project, write_table
+from tests.spark.spark_project import (
+    SparkProject,
+    executors,
+    kill_an_executor,
+    make_spark_project,
+    write_table,
+)
 
 SCORES = ("ml.student_scores", ["run_id", *KEY])
 REASONS = ("ml.score_reasons", ["run_id", *KEY, "reason_rank"])
@@ -151,12 +157,12 @@ def test_a_lost_executor_changes_nothing(
     on_spark: SparkProject, summary: Summary
 ) -> None:
     before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
-    there = set(on_spark.executors())
-    killer = threading.Timer(1.0, on_spark.kill_an_executor)
+    there = set(executors(on_spark.spark))
+    killer = threading.Timer(1.0, kill_an_executor, [on_spark.spark])
     killer.start()
     run_score_on_spark(on_spark.settings, None)
     assert not killer.is_alive()
-    assert there - set(on_spark.executors())
+    assert there - set(executors(on_spark.spark))
     for table, rows in zip((SCORES, REASONS), before, strict=True):
         pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
 

@@ -45,7 +45,11 @@ from ml.settings import PROJECT_ROOT, UserError
 from ml.train import RUN_TABLES
 from ml.warehouse import WriteBackError, open_warehouse
 from tests.ml.synthetic import AS_OF_DATE, TEST_FROM, write_warehouse
-from tests.spark.spark_project import SparkProject, make_spark_project
+from tests.spark.spark_project import (
+    SparkProject,
+    kill_an_executor,
+    make_spark_project,
+)
 
 CANDIDATES = 1
 TABLES = (*RUN_TABLES, "ml.model_runs", "ml.student_scores")
@@ -366,7 +370,7 @@ class _Killer(logging.Handler):
         message = record.getMessage()
         if message.startswith(self.after):
             self.killed.append(message)
-            threading.Timer(3.0, self.project.kill_an_executor).start()
+            threading.Timer(3.0, kill_an_executor, [self.project.spark]).start()
 
 
 def test_a_training_that_loses_executors_finds_the_same_model(

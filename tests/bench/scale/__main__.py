@@ -297,17 +297,23 @@ def run_featuretools(bench: Bench) -> Json:
         return {"gave_up": "its environment could not be installed"}
     facts = bench.folder / "facts.parquet"
     module = [sys.executable, "-m", "tests.bench.scale.pandas_way"]
-    bench.run("other", [*module, bench.data / "raw", points(bench), facts, "--facts"])
-    script = HERE / "featuretools_way.py"
+    command = [*module, bench.data / "raw", points(bench), facts, "--facts"]
+    prepared = bench.run("other", command, other_limits())
+    if prepared.gave_up:
+        return {"gave_up": f"{prepared.gave_up} to prepare its input"}
     out = bench.folder / "other.parquet"
-    command = [python, script, facts, points(bench), out]
-    return run_other(bench, command, "featuretools")
+    script = HERE / "featuretools_way.py"
+    return run_other(bench, [python, script, facts, points(bench), out], "featuretools")
+
+
+def other_limits() -> Limits:
+    """How long another way may take, and how much of the machine's memory."""
+    return Limits(OTHER_WAYS, int(machine_memory() * SHARE_OF_MACHINE))
 
 
 def run_other(bench: Bench, command: Sequence[str | Path], name: str) -> Json:
     """Measure another way, and compare what it made with the warehouse."""
-    limits = Limits(OTHER_WAYS, int(machine_memory() * SHARE_OF_MACHINE))
-    done = bench.run(name, command, limits)
+    done = bench.run(name, command, other_limits())
     found = done.as_json()
     if done.gave_up:
         return found

@@ -74,22 +74,34 @@ bought_again as (
 
 ),
 
+-- Once for all the days on which the same sitting is predicted.
+sittings as (
+
+    select distinct
+        student_id,
+        course_run_id,
+        sitting_at,
+        label_known_at
+    from with_horizon
+
+),
+
 studied as (
 
     select distinct
-        with_horizon.student_id,
-        with_horizon.course_id,
-        with_horizon.assessment_id,
-        with_horizon.as_of_date
-    from with_horizon
+        sittings.student_id,
+        sittings.course_run_id,
+        sittings.sitting_at,
+        sittings.label_known_at
+    from sittings
     inner join activity
         on
-            with_horizon.student_id = activity.student_id
-            and with_horizon.course_run_id = activity.course_run_id
+            sittings.student_id = activity.student_id
+            and sittings.course_run_id = activity.course_run_id
     where
         activity.study_facts > 0
-        and activity.activity_date <= cast(with_horizon.sitting_at as date)
-        and activity.known_date < cast(with_horizon.label_known_at as date)
+        and activity.activity_date <= cast(sittings.sitting_at as date)
+        and activity.known_date < cast(sittings.label_known_at as date)
 
 ),
 
@@ -122,9 +134,9 @@ labelled as (
     left join studied
         on
             with_horizon.student_id = studied.student_id
-            and with_horizon.course_id = studied.course_id
-            and with_horizon.assessment_id = studied.assessment_id
-            and with_horizon.as_of_date = studied.as_of_date
+            and with_horizon.course_run_id = studied.course_run_id
+            and with_horizon.sitting_at = studied.sitting_at
+            and with_horizon.label_known_at = studied.label_known_at
     left join coverage
         on with_horizon.activity_scope_id = coverage.activity_scope_id
 
