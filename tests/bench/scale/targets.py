@@ -1,7 +1,8 @@
 """What is to be reached, as ratios: the one place that says so.
 
 A target that is not reached stays as it is and is reported as missed; `held` is then
-the ratio that it did reach, which the bench still holds it to.
+the ratio that the bench still holds it to: what it did reach, and a third for the noise
+of another day.
 """
 
 from __future__ import annotations
@@ -110,18 +111,21 @@ TARGETS = [
         "10 million events to features at four leads, against one plain aggregation",
         4.0,
         lambda r: aggregation_ratio(r, "10", "features"),
+        held=13.0,
     ),
     Target(
         "faster than pandas, at the largest size that it manages",
         10.0,
         lambda r: speed_up(r, "pandas"),
         at_least=True,
+        held=1.5,
     ),
     Target(
         "faster than featuretools, at the largest size that it manages",
         30.0,
         lambda r: speed_up(r, "featuretools"),
         at_least=True,
+        held=20.0,
     ),
     Target(
         "peak memory of dbt at 100 million events, as a share of the limit",
@@ -132,21 +136,25 @@ TARGETS = [
         "work per event of the features at 100 million, against 10 million",
         1.0,
         lambda r: growth(r, "features", "10", "100"),
+        held=1.5,
     ),
     Target(
         "work per event of the whole build at 100 million, against 10 million",
         1.0,
         lambda r: growth(r, "build", "10", "100"),
+        held=2.0,
     ),
     Target(
         "work of an increment of 1 % against the full build, at 10 million",
         0.1,
         lambda r: increment_share(r, "10"),
+        held=0.35,
     ),
     Target(
         "work of an increment of 1 % against the full build, at 100 million",
         0.1,
         lambda r: increment_share(r, "100"),
+        held=0.25,
     ),
     Target(
         "scoring against predict and pred_contribs alone",
