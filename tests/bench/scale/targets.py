@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Results = dict[str, Any]
+LEAST_WORK = 0.01  # seconds; a ratio to less is none
 WAYS = ("pandas", "pandas_careful", "featuretools")
 
 
@@ -52,7 +53,7 @@ def work(results: Results, size: str, step: str) -> float | None:
     overhead = results["overhead"].get(step)
     if found is None or overhead is None:
         return None
-    return max(found["seconds"] - overhead["seconds"], 0.01)
+    return max(found["seconds"] - overhead["seconds"], LEAST_WORK)
 
 
 def aggregation_ratio(results: Results, size: str, step: str) -> float | None:
