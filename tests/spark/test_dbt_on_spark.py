@@ -5,6 +5,7 @@ as a user's would; that costs a minute and a half instead of four.
 """
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from tests.spark.compare import (
     spark_tables,
 )
 from tests.spark.odd_data import make_odd, odd_values
-from tests.spark.spark_project import CLUSTER, executors, kill_an_executor
+from tests.spark.spark_project import CLUSTER, executors
 from tests.test_oulad_staging import FILES, write_files
 
 # A training that takes seconds: no parameter is left to search.
@@ -183,15 +184,17 @@ def test_odd_files_while_executors_are_lost(scratch: Path, spark: SparkSession) 
 
     dbt_on_duckdb(scratch, *MODELS, *READING, **settings)
     copy_handback(scratch, spark)
-    there = set(executors(spark))
+    there = executors(spark)
     killers = [
-        threading.Timer(seconds, kill_an_executor, [spark]) for seconds in (10, 20)
+        threading.Timer(10.0 * number, os.kill, [executor, signal.SIGKILL])
+        for number, executor in enumerate(there, 1)
     ]
     for killer in killers:
         killer.start()
     dbt_on_spark(scratch, *MODELS, *READING, **settings)
     assert not any(killer.is_alive() for killer in killers)
-    assert there.isdisjoint(executors(spark))
+    assert len(there) == 2
+    assert set(there).isdisjoint(executors(spark))
 
     compare(scratch, spark)
 
