@@ -20,7 +20,8 @@ candidate_ids as (
     {% if is_incremental() %}
     select distinct event_id
     from {{ ref('stg_platform__parsed_events') }}
-    where {{ event_known_at() }}
+    where
+        {{ event_known_at() }}
         >= cast('{{ known_again_from() }}' as {{ dbt.type_timestamp() }})
     {% else %}
     select event_id
