@@ -101,7 +101,7 @@ class Builds:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        self.raw = folder / "raw"
+        self.raw = folder / "raw  tables"  # a path keeps both of its blanks
         self.patch = patch
         patch.chdir(PROJECT_ROOT)
         for name, value in self.environment("parse").items():

@@ -199,15 +199,15 @@
 #}
 {% macro activity_rows_before(day) %}
     {% set source = setting('source_system') %}
-    {% set occurred_at = parse_timestamp('occurred_at') %}
     {% set created_at = parse_timestamp('created_at') %}
     {% if source == 'oulad' %}
         {% set tables = {'studentVle': none} %}
     {% elif source in ['sample', 'platform'] %}
         {% set source = 'platform' %}
         {% set tables = {
-            'activity_events': 'greatest(' ~ occurred_at ~ ', coalesce('
-                ~ parse_timestamp('loaded_at') ~ ', ' ~ occurred_at ~ '))',
+            'activity_events': event_known_at(
+                parse_timestamp('occurred_at'), parse_timestamp('loaded_at')
+            ),
             'lesson_progresses': created_at,
             'quiz_question_answers': created_at,
             'signed_in_events': created_at,
@@ -225,7 +225,7 @@
             ~ ' as raw' ~ (' where ' ~ known_at ~ ' < ' ~ day if known_at else '') ~ ')'
         ) %}
     {% endfor %}
-    {{ return((counts | join(' + ')).split() | join(' ')) }}
+    {{ return(counts | join(' + ')) }}
 {% endmacro %}
 
 
