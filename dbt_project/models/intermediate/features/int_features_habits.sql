@@ -32,18 +32,23 @@ study_days as (
 
 ),
 
--- Observations that do not know yet of a day with study before them. Everybody else
--- sees what became of an enrollment up to the last day before the observation.
+-- Observations that know of a day with study, and not yet of one before it. Everybody
+-- else sees what became of an enrollment up to the last day that is known, also where
+-- every day becomes known a day or a week later.
 late_views as (
 
     select distinct
         observations.enrollment_number,
         observations.as_of_date
     from observations
+    inner join sums
+        on
+            observations.enrollment_number = sums.enrollment_number
+            and observations.as_of_date = sums.as_of_date
     inner join study_days
         on
             observations.enrollment_number = study_days.enrollment_number
-            and observations.as_of_date > study_days.activity_date
+            and sums.last_date > study_days.activity_date
             and observations.as_of_date <= study_days.known_date
     where
         observations.is_asked

@@ -82,12 +82,13 @@ ranked as (
         count(case when is_open = 1 then {{ name }} end) over (
             partition by peer_group_id, as_of_date
         ) as {{ name }}_peers,
-        sum(is_open) over (
-            partition by peer_group_id, as_of_date order by {{ name }} nulls last
-        ) as {{ name }}_up_to,
-        sum(is_open) over (
-            partition by peer_group_id, as_of_date, {{ name }}
-        ) as {{ name }}_ties,
+        -- Strictly below are, of who is open, all before him but those who are not.
+        case
+            when is_open = 1
+                then
+                    rank() over by_{{ name }} - 1 - sum(1 - is_open) over by_{{ name }}
+            else sum(is_open) over by_{{ name }}
+        end as {{ name }}_below,
         {% endfor %}
         -- Whole numbers, whose sums do not depend on the order of the rows.
         sum(is_open * missed) over (partition by peer_group_id, as_of_date)
@@ -95,6 +96,16 @@ ranked as (
             sum(is_open * due) over (partition by peer_group_id, as_of_date), 0
         ) as run_missed_share
     from measured
+    -- Who is not open comes before who is and has the same value, so that one order
+    -- tells of both how many of the open ones are below.
+    window
+    {% for name in measures %}
+        by_{{ name }} as (
+            partition by peer_group_id, as_of_date
+            order by {{ name }} nulls last, is_open
+        ){% if not loop.last %},{% endif %}
+
+    {% endfor %}
 
 ),
 
@@ -110,8 +121,7 @@ features as (
                 {{ name }} is not null
                 and {{ name }}_peers >= {{ var('min_peers') }}
                 then {{ ratio(
-                    name ~ '_up_to - ' ~ name ~ '_ties',
-                    name ~ '_peers - is_open'
+                    name ~ '_below', name ~ '_peers - is_open'
                 ) }}
         end as relative_{{ name }}_percentile,
         {% endfor %}
