@@ -275,18 +275,24 @@ def run_bare_scoring(bench: Bench) -> Json:
 
 def run_pandas(bench: Bench) -> Json:
     """The pandas way, as notebooks have it."""
-    return run_other(bench, pandas_command(bench), "pandas")
+    return run_other(bench, pandas_command(bench, other_output(bench)), "pandas")
 
 
 def run_careful_pandas(bench: Bench) -> Json:
     """The pandas way, written with care."""
-    return run_other(bench, [*pandas_command(bench), "--careful"], "pandas_careful")
+    command = [*pandas_command(bench, other_output(bench)), "--careful"]
+    return run_other(bench, command, "pandas_careful")
 
 
-def pandas_command(bench: Bench) -> list[str | Path]:
-    """The script with its input."""
+def pandas_command(bench: Bench, out: Path) -> list[str | Path]:
+    """The script with its input, and where it writes."""
     module = [sys.executable, "-m", "tests.bench.scale.pandas_way"]
-    return [*module, bench.data / "raw", points(bench), bench.folder / "other.parquet"]
+    return [*module, bench.data / "raw", points(bench), out]
+
+
+def other_output(bench: Bench) -> Path:
+    """What another way made, to be compared."""
+    return bench.folder / "other.parquet"
 
 
 def run_featuretools(bench: Bench) -> Json:
@@ -296,14 +302,13 @@ def run_featuretools(bench: Bench) -> Json:
     except subprocess.CalledProcessError:
         return {"gave_up": "its environment could not be installed"}
     facts = bench.folder / "facts.parquet"
-    module = [sys.executable, "-m", "tests.bench.scale.pandas_way"]
-    command = [*module, bench.data / "raw", points(bench), facts, "--facts"]
+    command = [*pandas_command(bench, facts), "--facts"]
     prepared = bench.run("other", command, other_limits())
     if prepared.gave_up:
         return {"gave_up": f"{prepared.gave_up} to prepare its input"}
-    out = bench.folder / "other.parquet"
     script = HERE / "featuretools_way.py"
-    return run_other(bench, [python, script, facts, points(bench), out], "featuretools")
+    command = [python, script, facts, points(bench), other_output(bench)]
+    return run_other(bench, command, "featuretools")
 
 
 def other_limits() -> Limits:
@@ -318,8 +323,8 @@ def run_other(bench: Bench, command: Sequence[str | Path], name: str) -> Json:
     if done.gave_up:
         return found
     found["work_seconds"] = json.loads(done.output)["seconds"]
-    out = bench.folder / "other.parquet"
-    made = bench.script("fresh", "tables", "compare", bench.warehouse("fresh"), out)
+    both = [bench.warehouse("fresh"), other_output(bench)]
+    made = bench.script("fresh", "tables", "compare", *both)
     if made["unmatched"] or made["different"]:
         raise CommandFailed(f"{name} makes other numbers than the warehouse: {made}")
     return found | {"same": {name: made[name] for name in ("rows", "features")}}
