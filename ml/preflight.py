@@ -38,7 +38,8 @@ SAMPLE_ROWS = 10_000
 READ_WHOLE_BYTES = 1_000_000_000
 CSV_OPTIONS = (
     "header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"',"
-    " comment = '', skip = 0, nullstr = '', union_by_name = true"
+    " comment = '', skip = 0, nullstr = '', union_by_name = true,"
+    " hive_partitioning = false"
 )
 
 # Whether a text looks like a value of the type. Looser than the macros of
@@ -544,7 +545,8 @@ def _scan(files: list[Path]) -> str:
     literals = ", ".join(_literal(re.sub(r"([*?[])", r"[\1]", str(f))) for f in files)
     if files[0].suffix.lower() == ".csv":
         return f"read_csv([{literals}], {CSV_OPTIONS})"
-    return f"read_parquet([{literals}], union_by_name = true)"
+    options = "union_by_name = true, hive_partitioning = false"
+    return f"read_parquet([{literals}], {options})"
 
 
 def _literal(text: str) -> str:

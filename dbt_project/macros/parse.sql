@@ -41,6 +41,13 @@
 {%- endmacro %}
 
 
+{# Text in lower case. Engines differ in what becomes of the capital that Turkish makes
+   of an i. #}
+{% macro lower_case(text) -%}
+    lower(replace({{ text }}, 'İ', 'i'))
+{%- endmacro %}
+
+
 {#
   A UTC timestamp: ISO text with T or a blank, with or without seconds, their
   fraction, Z, UTC or an offset (without one: UTC); a plain date is its midnight. Months,
@@ -181,9 +188,12 @@
     end
 {%- endmacro %}
 
+{# Where a Parquet file's statistics leave NaN out, as pyarrow's do, DuckDB takes every
+   value to be between them, and NaN would pass the comparisons above. #}
 {% macro duckdb__number_or_null(column) -%}
     {%- set text = 'trim(cast(' ~ column ~ " as varchar), e' \\t\\r\\n')" -%}
     case
+        when isnan(try_cast({{ column }} as double)) then null
         when typeof({{ column }}) <> 'VARCHAR'
             or regexp_matches({{ text }}, '{{ number_pattern() }}')
             then try_cast({{ column }} as double)
@@ -197,7 +207,7 @@
 {% endmacro %}
 
 {% macro default__parse_boolean(column) -%}
-    {%- set text = 'lower(' ~ trimmed(column) ~ ')' -%}
+    {%- set text = lower_case(trimmed(column)) -%}
     case
         when {{ text }} in ('true', 't', 'yes', 'y', '1', '1.0') then true
         when {{ text }} in ('false', 'f', 'no', 'n', '0', '0.0') then false

@@ -176,7 +176,8 @@
 
 {#
   The files in DATA_RAW_PATH and in folders there: [name of the folder or '', name
-  of the file, address], in a stable order.
+  of the file, address], in a stable order. Spark's has those of folders within them
+  too, which are no raw files.
 #}
 {% macro raw_listing() %}
     {{ return(adapter.dispatch('raw_listing')()) }}
@@ -206,14 +207,11 @@
     ).rows %}
     {% set listing = [] %}
     {% for row in found %}
-        {% set parts = row[0].split(folder ~ '/')[1:] | join(folder ~ '/') %}
-        {% set parts = parts.split('/') %}
-        {% if parts | length <= 2 %}
-            {% do listing.append([
-                parts[0] if parts | length == 2 else '', parts[-1],
-                folder ~ '/' ~ parts | join('/'),
-            ]) %}
-        {% endif %}
+        {% set inside = row[0].split(folder ~ '/')[1:] | join(folder ~ '/') %}
+        {% set parts = inside.split('/') %}
+        {% do listing.append(
+            [parts[:-1] | join('/'), parts[-1], folder ~ '/' ~ inside]
+        ) %}
     {% endfor %}
     {{ return(listing) }}
 {% endmacro %}
@@ -239,7 +237,8 @@
 {% endmacro %}
 
 
-{# DuckDB's table function over files of one format. #}
+{# DuckDB's table function over files of one format; a folder named course=7 is no
+   column. #}
 {% macro duckdb_scan(files) %}
     {% set literals = [] %}
     {% for file in files %}
@@ -251,10 +250,12 @@
         {{ return(
             'read_csv(' ~ list ~ ", header = true, all_varchar = true, "
             ~ "delim = ',', quote = '\"', escape = '\"', comment = '', skip = 0, "
-            ~ "nullstr = '', union_by_name = true)"
+            ~ "nullstr = '', union_by_name = true, hive_partitioning = false)"
         ) }}
     {% endif %}
-    {{ return('read_parquet(' ~ list ~ ', union_by_name = true)') }}
+    {{ return(
+        'read_parquet(' ~ list ~ ', union_by_name = true, hive_partitioning = false)'
+    ) }}
 {% endmacro %}
 
 

@@ -12,7 +12,7 @@
         if node.source_name == setting('source_system') %}
         {% set files = raw_files_of(node.name, listing) %}
         {% if files %}
-            {% do register_raw_table(node, files) %}
+            {% do register_raw_table(node, files, listing) %}
         {% else %}
             {% do run_query('drop view if exists ' ~ raw_file_relation(node.name)) %}
         {% endif %}
@@ -33,18 +33,23 @@
 {% endmacro %}
 
 
-{% macro register_raw_table(source, files) %}
+{% macro register_raw_table(source, files, listing) %}
     {% set relation = raw_file_relation(source.name) %}
+    {% set is_csv = (files[0] | lower).endswith('.csv') %}
+    {% set declared = declared_types(source) %}
     {% set parts = [] %}
     {% for file in files %}
-        {% do parts.append({'place': file, 'columns': file_columns(file)}) %}
+        {% set columns = file_columns(file) %}
+        {# A CSV has to be given all of its columns. #}
+        {% if not is_csv %}{% set columns = columns_of(columns, declared) %}{% endif %}
+        {% do parts.append({'place': file, 'columns': columns}) %}
     {% endfor %}
     {% set kinds = parts | map(attribute='columns') | map('string') | unique | list %}
-    {% if parts | length > 1 and kinds | length == 1 %}
+    {% if parts | length > 1 and kinds | length == 1
+        and not has_folders(files[0], listing) %}
         {% set folder = files[0].split('/')[:-1] | join('/') %}
         {% set parts = [{'place': folder, 'columns': parts[0].columns}] %}
     {% endif %}
-    {% set is_csv = (files[0] | lower).endswith('.csv') %}
     {% for part in parts %}
         {% set table = relation.incorporate(
             path={'identifier': relation.identifier ~ '__' ~ loop.index}
@@ -53,33 +58,60 @@
         {% do part.update({'table': table}) %}
     {% endfor %}
     {% do run_query(
-        'create or replace view ' ~ relation ~ ' as '
-        ~ union_by_name(parts, times_of(source))
+        'create or replace view ' ~ relation ~ ' as ' ~ union_by_name(parts, declared)
     ) %}
 {% endmacro %}
 
 
-{# Names of the columns that are declared as times. #}
-{% macro times_of(source) %}
-    {% set names = [] %}
-    {% for column in source.columns.values() if column.data_type == 'timestamp' %}
-        {% do names.append(column.name | lower) %}
+{# Of a table, with the attributes that are asked for: {lower-case name: type}. #}
+{% macro declared_types(source) %}
+    {% set types = {} %}
+    {% for column in source.columns.values() %}
+        {% do types.update({column.name | lower: column.data_type}) %}
     {% endfor %}
-    {{ return(names) }}
+    {% for name in (var('student_attributes') or []) if source.name == 'students' %}
+        {% do types.update({name | lower: types.get(name | lower, 'varchar')}) %}
+    {% endfor %}
+    {{ return(types) }}
 {% endmacro %}
 
 
-{# Name and type of each column of a file, {lower-case name: [name, type]}. #}
+{# Those that somebody asks for; others may be of types that Spark does not have. #}
+{% macro columns_of(columns, declared) %}
+    {% set asked = {} %}
+    {% for key, column in columns.items() if key in declared %}
+        {% do asked.update({key: column}) %}
+    {% endfor %}
+    {{ return(asked or columns) }}
+{% endmacro %}
+
+
+{# Whether folders lie beside a file: one named region=north would be taken for a
+   partition, and the files beside it left out. #}
+{% macro has_folders(file, listing) %}
+    {% set folder = file.split('/')[:-1] | join('/') ~ '/' %}
+    {% set inside = [] %}
+    {% for _, name, address in listing
+        if address.startswith(folder) and '/' in address[folder | length:] %}
+        {% do inside.append(name) %}
+    {% endfor %}
+    {{ return(inside | length > 0) }}
+{% endmacro %}
+
+
+{# Name and type of each column of a file, {name in lower case, without blanks around
+   it: [name, type]}. #}
 {% macro file_columns(file) %}
     {% set path = adapter.quote(spark_glob(file)) %}
     {% set scan = 'parquet.' ~ path %}
     {% if (file | lower).endswith('.csv') %}
         {% set scan = 'csv.' ~ path
-            ~ " with (header = 'true', quote = '\"', escape = '\"')" %}
+            ~ " with (header = 'true', quote = '\"', escape = '\"',"
+            ~ " ignoreLeadingWhiteSpace = 'true')" %}
     {% endif %}
     {% set columns = {} %}
     {% for row in run_query('describe select * from ' ~ scan).rows %}
-        {% do columns.update({row[0] | lower: [row[0], row[1]]}) %}
+        {% do columns.update({row[0] | trim | lower: [row[0], row[1]]}) %}
     {% endfor %}
     {{ return(columns) }}
 {% endmacro %}
@@ -107,9 +139,8 @@
 {% endmacro %}
 
 
-{# As DuckDB's union_by_name: a column that a part lacks is null there, and one that is
-   text in some part is text in all. #}
-{% macro union_by_name(parts, times) %}
+{# As DuckDB's union_by_name: a column that a part lacks is null there. #}
+{% macro union_by_name(parts, declared) %}
     {% set names = {} %}
     {% set types = {} %}
     {% for part in parts %}
@@ -125,7 +156,7 @@
             {% set value = 'null' %}
             {% if key in part.columns %}
                 {% set value = file_value(
-                    part.columns[key], types[key], key in times
+                    part.columns[key], types[key], declared.get(key, 'varchar')
                 ) %}
             {% endif %}
             {% do items.append(value ~ ' as ' ~ adapter.quote(name)) %}
@@ -136,14 +167,57 @@
 {% endmacro %}
 
 
-{% macro file_value(column, types, is_time) %}
+{#
+  A value as the other files have it: as it is where all are numbers, or all times, or
+  of one type that may be taken for the declared one; else as text, which the macros
+  of parse.sql read as well.
+#}
+{% macro file_value(column, types, declared) %}
     {% set value = adapter.quote(column[0]) %}
+    {% set is_time = declared in ['timestamp', 'date'] %}
     {% if is_time and column[1] == 'bigint' %}
         {# Nanoseconds, which Spark has no type for. #}
         {% set value = 'timestamp_micros(' ~ value ~ ' div 1000)' %}
     {% endif %}
-    {% if 'string' in types and types | unique | list | length > 1 %}
-        {{ return('cast(' ~ value ~ ' as string)') }}
+    {% set kinds = [] %}
+    {% for type in types %}
+        {% do kinds.append(kind_of_type(type, is_time)) %}
+    {% endfor %}
+    {% set kinds = kinds | unique | list %}
+    {% set readable = {
+        'timestamp': ['time', 'string', 'number'],
+        'date': ['time', 'string', 'number'],
+        'double': ['number', 'string', 'boolean'],
+        'integer': ['number', 'string', 'boolean'],
+    }.get(declared, kinds) %}
+    {% if kinds | length == 1 and kinds[0] in readable %}{{ return(value) }}{% endif %}
+    {{ return(value_as_text(value, column[1], 'number' in kinds)) }}
+{% endmacro %}
+
+
+{# number, time, or the type itself. #}
+{% macro kind_of_type(type, is_time) %}
+    {% if type in ['date', 'timestamp', 'timestamp_ntz']
+        or is_time and type == 'bigint' %}
+        {{ return('time') }}
+    {% elif type in ['tinyint', 'smallint', 'int', 'bigint', 'float', 'double']
+        or type.startswith('decimal') %}
+        {{ return('number') }}
     {% endif %}
-    {{ return(value) }}
+    {{ return(type) }}
+{% endmacro %}
+
+
+{# As DuckDB writes it: whole doubles without an exponent, truth among numbers as one. #}
+{% macro value_as_text(value, type, among_numbers) %}
+    {% if type == 'boolean' and among_numbers %}
+        {% set value = 'cast(' ~ value ~ ' as int)' %}
+    {% elif type in ['float', 'double'] %}
+        {{ return(
+            'case when ' ~ value ~ ' = floor(' ~ value ~ ') and abs(' ~ value
+            ~ ') < 1e15 then cast(cast(' ~ value ~ ' as decimal(17, 1)) as string)'
+            ~ ' else cast(' ~ value ~ ' as string) end'
+        ) }}
+    {% endif %}
+    {{ return('cast(' ~ value ~ ' as string)') }}
 {% endmacro %}

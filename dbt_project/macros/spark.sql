@@ -159,7 +159,8 @@
 {% macro spark_csv_options() %}
     {{ return(
         "header 'true', sep ',', quote '\"', escape '\"', multiLine 'true', "
-        ~ "nullValue '', emptyValue '', mode 'FAILFAST', columnPruning 'false'"
+        ~ "nullValue '', emptyValue '', mode 'FAILFAST', columnPruning 'false', "
+        ~ "ignoreLeadingWhiteSpace 'true'"
     ) }}
 {% endmacro %}
 
@@ -170,8 +171,14 @@
 {% endmacro %}
 
 
-{# A path as Spark names it; a relative one counts from the folder dbt runs in. #}
+{# A path as Spark names it; a relative one counts from the folder dbt runs in, and ~ is
+   one's own, as on DuckDB. #}
 {% macro spark_path(path) %}
+    {% if path.startswith('~/') %}
+        {% set path = run_query(
+            "select reflect('java.lang.System', 'getProperty', 'user.home')"
+        ).rows[0][0] ~ path[1:] %}
+    {% endif %}
     {% if not path.startswith('/') and '://' not in path %}
         {% set here = run_query(
             "select reflect('java.lang.System', 'getProperty', 'user.dir')"

@@ -2,10 +2,12 @@
 
 import csv
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from ml.warehouse import sql_text
 
@@ -74,24 +76,34 @@ def make_odd(folder: Path) -> None:
         )
         for table, statement in RETYPED.items():
             _retype(folder, connection, table, statement)
+    # No raw file, and no partition either.
+    older = folder / "lesson_progresses" / "student_id=older"
+    older.mkdir()
+    shutil.copy2(folder / "lesson_progresses" / "0.parquet", older)
+    _write_as_arrow_does(folder / "quiz_question_answers.parquet")
 
 
 def _scan(path: Path) -> str:
-    return f"read_parquet({sql_text(str(path).replace('[', '[[]'))})"
+    name = sql_text(str(path).replace("[", "[[]"))
+    return f"read_parquet({name}, hive_partitioning = false)"
 
 
 def _write_students(folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
-    """Two files whose columns differ in order, case and number."""
+    """Files whose columns differ in order, case and number, one written by hand."""
     folder.mkdir()
     half = "hash(student_id) % 2"
     connection.execute(
-        f"copy (select region, student_id, registered_at, gender from students"
+        "copy (select region, student_id, registered_at, gender, age_band from students"
         f" where {half} = 0) to {sql_text(folder / 'part 1.csv')}"
     )
     connection.execute(
         'copy (select student_id as "Student_ID", strftime(registered_at,'
         " '%Y-%m-%dT%H:%M:%S+01:00') as registered_at, age_band as \" age_band\","
         f" region from students where {half} = 1) to {sql_text(folder / 'part-2.csv')}"
+    )
+    (folder / "part 3.csv").write_text(
+        'student_id,registered_at, region, "more, of it"\n'
+        '"by hand 1", "2024-01-01", "a, b",x\n"by hand 2", 2024-01-02,  c ,\n'
     )
 
 
@@ -126,18 +138,29 @@ def _write_odd(
 
 # Types that Parquet has and the contract does not name; a list is one file each.
 RETYPED = {
-    "lessons": ["select * replace (lesson_id || ' ' as lesson_id) from raw"],
+    "lessons": [
+        "select * replace (lesson_id || ' ' as lesson_id),"
+        " {'a b': 1, 'c`d': 2} as \"not `asked` for\" from raw"
+    ],
     "lesson_progresses": [
         "select * replace (cast(created_at as timestamptz) as created_at,"
         " cast(progress as decimal(9, 4)) + 0.12345 as progress) from raw"
+        f" where hash(lesson_id) % 2 = {half}"
+        for half in range(2)
     ],
     "quiz_question_answers": [
         "select * replace (cast(created_at as timestamp_ns) as created_at,"
-        " cast(attempt as tinyint) as attempt) from raw"
+        " case when hash(quiz_question_id) % 10 = 0 then cast('nan' as double)"
+        " else attempt end as attempt,"
+        " case when attempt = 0 then replace(verdict, 'in', 'İN') else verdict end"
+        " as verdict) from raw"
     ],
     "assessment_results": [
         "select * replace (cast(submitted_at as timestamp_ms) as submitted_at,"
-        " cast(score as float) as score, cast(passed as integer) as passed) from raw"
+        " cast(score as float) as score, cast(passed as integer) as passed,"
+        " cast(null as boolean) as graded_at) from raw where hash(result_id) % 2 = 0",
+        "select * replace (cast(null as boolean) as graded_at,"
+        " cast(null as boolean) as score) from raw where hash(result_id) % 2 = 1",
     ],
     "activity_events": [
         "select * from raw where hash(event_id) % 3 = 0",
@@ -166,3 +189,8 @@ def _retype(
             folder / table / f"{number}.parquet" if number or statements[1:] else path
         )
         connection.execute(f"copy ({statement}) to {sql_text(target)} (format parquet)")
+
+
+def _write_as_arrow_does(path: Path) -> None:
+    """Its statistics leave NaN out, where DuckDB's do not."""
+    pq.write_table(pq.read_table(path), path)

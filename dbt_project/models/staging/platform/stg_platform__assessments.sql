@@ -21,7 +21,7 @@ parsed as (
         {{ blank_to_null('assessment_id') }} as assessment_id,
         {{ blank_to_null('course_id') }} as course_id,
         {{ blank_to_null('title') }} as title,
-        lower({{ blank_to_null('kind') }}) as kind,
+        {{ lower_case(blank_to_null('kind')) }} as kind,
         due_at as raw_due_at,
         {{ parse_timestamp('due_at') }} as due_at,
         weight as raw_weight,

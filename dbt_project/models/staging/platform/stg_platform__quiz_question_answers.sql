@@ -43,7 +43,7 @@ parsed as (
         {{ blank_to_null('quiz_question_id') }} as quiz_question_id,
         attempt as raw_attempt,
         {{ parse_integer('attempt') }} as attempt,
-        lower({{ blank_to_null('verdict') }}) as verdict,
+        {{ lower_case(blank_to_null('verdict')) }} as verdict,
         {{ parse_timestamp('created_at') }} as created_at
     from source
 

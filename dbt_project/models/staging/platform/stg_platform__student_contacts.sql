@@ -24,7 +24,7 @@ parsed as (
         {{ blank_to_null('phone') }} as phone,
         {{ blank_to_null('locale') }} as locale,
         {{ blank_to_null('timezone') }} as timezone,
-        lower({{ blank_to_null('preferred_channel') }}) as preferred_channel,
+        {{ lower_case(blank_to_null('preferred_channel')) }} as preferred_channel,
         opted_out_at as raw_opted_out_at,
         {{ parse_timestamp('opted_out_at') }} as opted_out_at
     from source
