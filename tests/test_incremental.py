@@ -6,6 +6,7 @@ from the first and built again from the second must hold what one built from the
 second alone holds: every row of every table.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ FIRST_UNTIL = "2025-12-19"  # the first delivery ends before this day
 DAILY_NAME = "int_daily_activity"
 DAILY = f"intermediate.{DAILY_NAME}"
 POINTS_TO_BUILD = "intermediate.int_points_to_build"
-REBUILD_FROM = "intermediate.int_rebuild_from"
+REBUILD_FROM = "select cast(rebuild_from as varchar) from intermediate.int_rebuild_from"
+READ_FROM = "select cast(read_from as varchar) from intermediate.int_read_from"
+EVERYTHING = "1900-01-01"
+RECORD = "main.pipeline_settings"
 BUILD = ("build", "--exclude-resource-type", "unit_test", "test")
 
 # What of each table the first delivery has. What happens later to a row that is there
@@ -135,6 +139,10 @@ class Builds:
     def file(self, warehouse: str) -> Path:
         return self.folder / warehouse / "warehouse.duckdb"
 
+    def copy(self, warehouse: str, to: str) -> None:
+        self.environment(to)
+        shutil.copy2(self.file(warehouse), self.file(to))
+
     def value(self, warehouse: str, query: str) -> Any:
         with duckdb.connect(str(self.file(warehouse)), read_only=True) as connection:
             return connection.execute(query).fetchone()[0]
@@ -162,6 +170,7 @@ class Builds:
 # kept is in other tables.
 OF_ONE_RUN = {
     "pipeline_settings",
+    "int_read_from",
     "int_rebuild_from",
     "int_points_to_build",
     "int_observations",
@@ -188,11 +197,18 @@ def differing_rows(
     ).fetchone()[0]
 
 
-def deliver_more(raw: Path, into: Path, table: str, select: str) -> None:
-    """Write all tables again, one of them with more rows."""
+def deliver_more(raw: Path, into: Path, more: dict[str, str]) -> None:
+    """Write all tables again, some of them with more rows."""
     queries = {name: ["select * from raw"] for name in FIRST_DELIVERY}
-    queries[table].append(select)
+    for table, select in more.items():
+        queries[table].append(select)
     deliver(raw, into, queries)
+
+
+def deliver_other(raw: Path, into: Path, other: dict[str, str]) -> None:
+    """Write all tables again, some of them with other rows."""
+    queries = {name: ["select * from raw"] for name in FIRST_DELIVERY}
+    deliver(raw, into, queries | {table: [query] for table, query in other.items()})
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +242,13 @@ def said(builds: Builds, deliveries: tuple[Path, Path]) -> str:
     return said
 
 
+@pytest.fixture
+def again(builds: Builds, said: str) -> str:
+    """A copy of the warehouse of every day, to be built again."""
+    builds.copy("daily", "again")
+    return "again"
+
+
 def test_a_daily_run_ends_where_a_full_refresh_does(builds: Builds, said: str):
     assert builds.differing_tables("daily", "full") == []
 
@@ -247,45 +270,160 @@ def test_late_and_repeated_events_were_among_the_new(builds: Builds, said: str):
 
 
 def test_a_result_of_months_ago_changes_the_record_since(
-    builds: Builds, said: str, deliveries: tuple[Path, Path], tmp_path: Path
+    builds: Builds, again: str, deliveries: tuple[Path, Path], tmp_path: Path
 ):
     extra = (
         "select * replace ('0' || result_id as result_id, 99 as score) from raw"
         " where graded_at < {until} - interval 90 day and hash(result_id) % 10 = 0"
     )
-    deliver_more(deliveries[1], tmp_path, "assessment_results", extra)
-    assert "built anew" not in builds.run("daily", tmp_path, *BUILD)
-    rebuild_from = f"select cast(rebuild_from as varchar) from {REBUILD_FROM}"
-    assert builds.value("daily", rebuild_from) == "1900-01-01"
-    builds.run("full", tmp_path, *BUILD)
-    assert builds.differing_tables("daily", "full") == []
+    deliver_more(deliveries[1], tmp_path, {"assessment_results": extra})
+    assert "is read again" not in builds.run(again, tmp_path, *BUILD)
+    assert builds.value(again, REBUILD_FROM) == EVERYTHING
+    builds.run("with_results", tmp_path, *BUILD)
+    assert builds.differing_tables(again, "with_results") == []
 
 
-def test_an_event_of_months_ago_that_nothing_tells_of_makes_all_be_read(
-    builds: Builds, said: str, deliveries: tuple[Path, Path], tmp_path: Path
+UNTOLD_EVENT = """
+    select * from raw union all by name
+    (select * replace ('x' as event_id, null as loaded_at) from raw
+    where occurred_at < {until} - interval 90 day order by event_id limit 1)
+"""
+# Of months ago, and nothing tells of it: each makes all activity be read again.
+OLDER_ACTIVITY = {
+    "an event comes": {"activity_events": UNTOLD_EVENT},
+    "a lesson goes": {
+        "lessons": "select * from raw where lesson_id <>"
+        " (select min(lesson_id) from raw)"
+    },
+    "a lesson moves": {
+        "lessons": """
+            select * replace (case
+                when lesson_id = (select min(lesson_id) from raw)
+                    then (select max(course_id) from raw)
+                else course_id
+            end as course_id) from raw
+        """
+    },
+    "a student goes": {
+        "students": "select * from raw where student_id not in ('s1', 's2', 's3')"
+    },
+    "a course goes": {
+        "courses": "select * from raw where course_id <>"
+        " (select min(course_id) from raw)"
+    },
+    "a sign-in goes as an event comes": {
+        "activity_events": UNTOLD_EVENT,
+        "signed_in_events": """
+            select * from raw where created_at is distinct from (
+                select min(created_at) from raw where student_id = 's4'
+            )
+        """,
+    },
+}
+
+
+@pytest.mark.parametrize("change", OLDER_ACTIVITY)
+def test_other_older_activity_makes_all_be_read(
+    builds: Builds, again: str, deliveries: tuple[Path, Path], tmp_path: Path, change
 ):
-    extra = (
-        "select * replace ('x' as event_id, null as loaded_at) from raw"
-        " where occurred_at < {until} - interval 90 day order by event_id limit 1"
-    )
-    deliver_more(deliveries[1], tmp_path, "activity_events", extra)
-    builds.run("daily", deliveries[1], *BUILD)
-    said = builds.run(
-        "daily", tmp_path, "run", "--select", "stg_platform__repeated_events"
-    )
+    deliver_other(deliveries[1], tmp_path, OLDER_ACTIVITY[change])
+    said = builds.run(again, tmp_path, "run", "--select", "+int_read_from")
     assert "ACTIVITY FROM BEFORE THE LOOK-BACK CHANGED" in said
-    missing = f"select count(*) from duckdb_tables() where table_name = '{DAILY_NAME}'"
-    assert builds.value("daily", missing) == 0
+    assert builds.value(again, READ_FROM) == EVERYTHING
+
+
+def test_where_all_is_read_again_the_result_is_that_of_a_full_refresh(
+    builds: Builds, again: str, deliveries: tuple[Path, Path], tmp_path: Path
+):
+    together = {}
+    for change in ("an event comes", "a lesson goes", "a student goes"):
+        together |= OLDER_ACTIVITY[change]
+    deliver_other(deliveries[1], tmp_path, together)
+    builds.run(again, tmp_path, *BUILD)
+    builds.run("with_other_activity", tmp_path, *BUILD)
+    assert builds.differing_tables(again, "with_other_activity") == []
+    builds.run(again, tmp_path, "run", "--select", "+int_read_from")
+    assert builds.value(again, READ_FROM) != EVERYTHING
+
+
+def test_who_is_new_makes_nothing_older_be_done_again(
+    builds: Builds, again: str, deliveries: tuple[Path, Path], tmp_path: Path
+):
+    new = {
+        "students": "select * replace ('new' as student_id) from raw limit 1",
+        "lessons": "select * replace ('new' as lesson_id, 'new' as course_id) from raw"
+        " limit 1",
+        "courses": "select * replace ('new' as course_id) from raw limit 1",
+        "activity_events": "select * replace ('new' as student_id, 'new' as event_id)"
+        " from raw where course_id is not null order by occurred_at desc limit 1",
+    }
+    deliver_more(deliveries[1], tmp_path, new)
+    builds.run(again, tmp_path, "run", "--select", "+int_rebuild_from")
+    assert builds.value(again, READ_FROM) != EVERYTHING
+    assert builds.value(again, REBUILD_FROM) != EVERYTHING
+
+
+def test_copies_that_are_delivered_and_then_are_not(
+    builds: Builds, again: str, deliveries: tuple[Path, Path], tmp_path: Path
+):
+    """Copies of new and of old events that stay, and both copies of some that go."""
+    recent = "occurred_at >= {until} + interval 7 day and student_id is not null"
+    pairs = f"""
+        select * replace (quantity + 5 as quantity) from raw where {recent}
+        union all by name
+        select * replace ('pair-' || event_id as event_id) from raw, range(2)
+        where {recent}
+        union all by name
+        select * replace ({{until}} + interval 8 day as loaded_at) from raw
+        where occurred_at < {{until}} and hash(event_id) % 10 = 5
+    """
+    deliver_more(deliveries[1], tmp_path, {"activity_events": pairs})
+    held = "select count(*) from staging.stg_platform__repeated_events"
+    before = builds.value(again, held)
+    builds.run(again, tmp_path, *BUILD)
+    assert builds.value(again, held) > before + 10
+    assert "is read again" not in builds.run(again, deliveries[1], *BUILD)
+    assert builds.value(again, held) == before
+    assert builds.differing_tables(again, "full") == []
+
+
+def test_a_build_that_was_cut_off_vouches_for_nothing(
+    builds: Builds, again: str, deliveries: tuple[Path, Path], tmp_path: Path
+):
+    """It saw half of two tables; the next one sees what the one before it saw."""
+    half = {
+        "subscriptions": "select * from raw where hash(subscription_id) % 2 = 0",
+        "students": "select * from raw where hash(student_id) % 2 = 0",
+    }
+    deliver_other(deliveries[1], tmp_path, half)
+    builds.run(again, tmp_path, "run", "--select", "+student_features_14d")
+    assert builds.differing_tables(again, "full")
+    for checksum in ("facts_checksum", "activity_checksum"):
+        assert builds.value(again, f"select {checksum} from {RECORD}") is None
+    assert "THE LAST BUILD WAS NOT WHOLE" in builds.run(again, deliveries[1], *BUILD)
+    assert builds.differing_tables(again, "full") == []
+
+
+def test_a_build_of_some_tables_vouches_for_nothing(
+    builds: Builds, again: str, deliveries: tuple[Path, Path]
+):
+    some = ("run", "--select", "int_calendar+", "--exclude", "int_daily_activity")
+    builds.run(again, deliveries[1], *some)
+    checksums = f"select coalesce(facts_checksum, activity_checksum) from {RECORD}"
+    assert builds.value("daily", checksums)
+    assert builds.value(again, checksums) is None
 
 
 def test_other_settings_make_all_anew(
-    builds: Builds, said: str, deliveries: tuple[Path, Path]
+    builds: Builds, again: str, deliveries: tuple[Path, Path]
 ):
     command = ("run", "--select", "stg_platform__repeated_events")
-    assert "built anew" not in builds.run("full", deliveries[1], *command)
+    assert "built anew" not in builds.run(again, deliveries[1], *command)
     other = ("--vars", "{observation_window_days: 21}")
-    said = builds.run("full", deliveries[1], *command, *other)
+    said = builds.run(again, deliveries[1], *command, *other)
     assert "SETTINGS OR MODELS CHANGED" in said
+    missing = f"select count(*) from duckdb_tables() where table_name = '{DAILY_NAME}'"
+    assert builds.value(again, missing) == 0
 
 
 def test_the_project_is_where_the_fingerprint_looks_for_macros():

@@ -91,15 +91,12 @@
 {#
   One warehouse serves one source, and incremental tables hold what the same SQL made
   of the same facts. Where the last build was of another source, or none is on record
-  (a build that was cut off), or was made by other SQL or settings, or activity from
-  before the look-back has come or gone, the incremental tables are dropped, so that
-  all is read anew; on a change of source every table is, so that nobody acts on the
+  (a build that was cut off), or was made by other SQL or settings, the incremental
+  tables are dropped, so that all is read anew; on a change of source every table is, so that nobody acts on the
   other source's flags if this build fails. Runs at the start of every run that
   builds; `dbt test` and `dbt seed` drop nothing.
 #}
 {% macro drop_outdated_tables() %}
-    {# dbt has to know of the tables that are counted. #}
-    {% if not execute %}{% do activity_rows_before('') %}{% endif %}
     {% if not execute or flags.WHICH in ['test', 'seed', 'snapshot'] %}
         {{ return('') }}
     {% endif %}
@@ -141,20 +138,12 @@
     {% if not builds_incrementally() %}{{ return('') }}{% endif %}
     {% set columns = adapter.get_columns_in_relation(record)
         | map(attribute='name') | list %}
-    {% if 'early_activity_rows' not in columns %}
+    {% if 'activity_checksum' not in columns %}
         {{ return('NO RECORD of what the tables were made by') }}
     {% endif %}
-    {% set row = run_query(
-        'select build_fingerprint, early_activity_rows, '
-        ~ activity_rows_before(look_back('data_until')) ~ ' from ' ~ record
-    ).rows[0] %}
+    {% set row = run_query('select build_fingerprint from ' ~ record).rows[0] %}
     {% if row[0] != build_fingerprint() %}
         {{ return('SETTINGS OR MODELS CHANGED') }}
-    {% elif row[1] != row[2] %}
-        {{ return(
-            'ACTIVITY FROM BEFORE THE LOOK-BACK CHANGED from ' ~ row[1] ~ ' to '
-            ~ row[2] ~ ' rows'
-        ) }}
     {% endif %}
     {{ return('') }}
 {% endmacro %}

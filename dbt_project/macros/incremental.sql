@@ -5,10 +5,13 @@
   again what became known within event_lookback_days before that, and everything
   later: facts are held by the day on which they became known, and no feature of a
   day sees what became known on it or later, so nothing older can have changed but
-  by facts that say that they were known long ago. Where the number of rows of
-  activity known by then is another than on record, all activity is read again; where
-  a checksum of everything else known by then differs (enrollments, due times,
-  results, purchases, courses), all features are computed again.
+  by facts that say that they were known long ago, or by other students, courses or
+  lessons, which decide what of the older facts is accepted. Where a checksum of older
+  activity is another than on record, all activity is read again (int_read_from);
+  where a checksum of everything else known by then differs (enrollments, due times,
+  results, purchases, courses), all features are computed again (int_rebuild_from).
+  The record then is void until a build has come to its end: one that is cut off may
+  have written tables from facts that the next one does not see.
 
   Engines without transactions build whole tables every time.
 #}
@@ -28,15 +31,10 @@
   known before it are in the tables already.
 #}
 {% macro known_again_from() %}
-    {% if not execute or flags.FULL_REFRESH or not builds_incrementally() %}
-        {{ return(none) }}
-    {% endif %}
-    {% set record = settings_record() %}
-    {% if record is none %}{{ return(none) }}{% endif %}
-    {% set found = run_query(
-        'select ' ~ look_back('data_until') ~ ' as day from ' ~ record
-    ).rows %}
-    {{ return(found[0][0] | string if found and found[0][0] else none) }}
+    {% set relation = ref('int_read_from') %}
+    {% if not execute or load_relation(relation) is none %}{{ return(none) }}{% endif %}
+    {% set day = run_query('select read_from from ' ~ relation).rows[0][0] | string %}
+    {{ return(none if day == '1900-01-01' else day) }}
 {% endmacro %}
 
 
@@ -54,12 +52,73 @@
 {% endmacro %}
 
 
+{# The same where this run may add to what that one made, else none. #}
+{% macro record_to_add_to() %}
+    {{ return(
+        settings_record()
+        if execute and builds_incrementally() and not flags.FULL_REFRESH else none
+    ) }}
+{% endmacro %}
+
+
+{# Takes a checksum off the record where `day` says that all is done again; a hook
+   after the model that holds the day. #}
+{% macro void_record(day, checksum) %}
+    {% set record = record_to_add_to() %}
+    {% if record is none %}{{ return('') }}{% endif %}
+    {% set starts = run_query('select ' ~ day ~ ' from ' ~ this).rows[0][0] | string %}
+    {% if starts != '1900-01-01' %}{{ return('') }}{% endif %}
+    {% if day == 'read_from' %}
+        {% set was = run_query('select ' ~ checksum ~ ' from ' ~ record).rows[0][0] %}
+        {% do log(
+            ('ACTIVITY FROM BEFORE THE LOOK-BACK CHANGED' if was
+                else 'THE LAST BUILD WAS NOT WHOLE') ~ ': all of it is read again.',
+            info=true
+        ) %}
+    {% endif %}
+    {{ return('update ' ~ record ~ ' set ' ~ checksum ~ ' = null') }}
+{% endmacro %}
+
+
+{# Whether this run makes every table that later ones add to. #}
+{% macro builds_whole() %}
+    {% if not execute or not builds_incrementally() %}{{ return(false) }}{% endif %}
+    {% set left_out = [] %}
+    {% for node in graph.nodes.values() if node.resource_type == 'model'
+        and node.unique_id not in (selected_resources | default([])) and (
+            node.config.materialized == 'incremental'
+            or node.name in ['int_read_from', 'int_rebuild_from']
+        ) %}
+        {% do left_out.append(node.name) %}
+    {% endfor %}
+    {{ return(not left_out) }}
+{% endmacro %}
+
+
 {# Removes what an incremental run will add again; a hook before it. #}
 {% macro delete_known_again() %}
     {% if not is_incremental() %}{{ return('') }}{% endif %}
+    {% set day = known_again_from() %}
     {{ return(
-        "delete from " ~ this ~ " where known_date >= cast('" ~ known_again_from()
-        ~ "' as date) or known_date is null"
+        'delete from ' ~ this ~ (
+            " where known_date >= cast('" ~ day ~ "' as date) or known_date is null"
+            if day else ''
+        )
+    ) }}
+{% endmacro %}
+
+
+{# The same of repeated events: also of an id that was known once before, and of which
+   a copy may be gone. #}
+{% macro delete_repeated_again() %}
+    {% if not is_incremental() %}{{ return('') }}{% endif %}
+    {% set day = known_again_from() %}
+    {% if not day %}{{ return('delete from ' ~ this) }}{% endif %}
+    {% set early = "known_at < cast('" ~ day ~ "' as " ~ dbt.type_timestamp() ~ ')' %}
+    {{ return(
+        'delete from ' ~ this ~ ' where not coalesce(' ~ early ~ ', false)'
+        ~ ' or event_id in (select event_id from ' ~ this ~ ' group by event_id'
+        ~ ' having ' ~ count_where(early) ~ ' < 2)'
     ) }}
 {% endmacro %}
 
@@ -170,10 +229,15 @@
         ],
         canonical('courses'): ['course_id', 'category'],
         canonical('lessons'): ['course_id', 'course_run_id', 'lesson_id'],
-        canonical('student_attributes'): [
-            'student_id', 'course_run_id', 'attribute', 'value',
-        ],
     } %}
+    {% if setting('include_attributes') %}
+        {% do parts.update({canonical('student_attributes'): [
+            'student_id', 'course_run_id', 'attribute', 'value',
+        ]}) %}
+    {% endif %}
+    {# Of those who are there already: others come every day. #}
+    {% set begun = ' in (select {column} from ' ~ ref('int_enrollments')
+        ~ ' where began_at < ' ~ day ~ ')' %}
     {% set known_from = {
         ref('int_enrollments'): 'began_at',
         ref('int_due_versions'): 'greatest(began_at, coalesce(known_from, began_at))',
@@ -182,11 +246,13 @@
     } %}
     {% set sums = [] %}
     {% for relation, columns in parts.items() %}
+        {% set key = 'student_id' if 'student_id' in columns else 'course_id' %}
         {% do sums.append(
             '(select coalesce(sum(' ~ row_hash(columns) ~ '), 0) from ' ~ relation
-            ~ (' where ' ~ known_from[relation] ~ ' < ' ~ day
-                if relation in known_from else '')
-            ~ ')'
+            ~ ' where ' ~ (
+                known_from[relation] ~ ' < ' ~ day if relation in known_from
+                else key ~ begun.format(column=key)
+            ) ~ ')'
         ) %}
     {% endfor %}
     {{ return('cast(' ~ sums | join(' + ') ~ ' as ' ~ dbt.type_string() ~ ')') }}
@@ -194,38 +260,59 @@
 
 
 {#
-  How many raw rows of activity were known before `day`; a scalar subquery. A table
-  without times of its own counts whole: any other row makes all be read again.
+  A checksum of the activity that was known before `day`; a scalar subquery. Of events
+  it has the number of rows of each student and course, and whether these are known:
+  it does not see an event whose other values were corrected in place. Clicks of OULAD
+  count whole, whenever they happened.
 #}
-{% macro activity_rows_before(day) %}
+{% macro activity_checksum(day) %}
     {% set source = setting('source_system') %}
-    {% set created_at = parse_timestamp('created_at') %}
-    {% if source == 'oulad' %}
-        {% set tables = {'studentVle': none} %}
-    {% elif source in ['sample', 'platform'] %}
-        {% set source = 'platform' %}
-        {% set tables = {
-            'activity_events': event_known_at(
-                parse_timestamp('occurred_at'), parse_timestamp('loaded_at')
-            ),
-            'lesson_progresses': created_at,
-            'quiz_question_answers': created_at,
-            'signed_in_events': created_at,
-        } %}
-    {% else %}
-        {{ return(
-            '(select count(*) from ' ~ canonical('activity')
-            ~ ' where known_at < ' ~ day ~ ')'
-        ) }}
+    {% if source in ['sample', 'platform'] %}
+        {{ return(platform_activity_checksum(day)) }}
     {% endif %}
-    {% set counts = [] %}
-    {% for table, known_at in tables.items() %}
-        {% do counts.append(
-            '(select count(*) from ' ~ raw_table(source, table, and_forgotten=true)
-            ~ ' as raw' ~ (' where ' ~ known_at ~ ' < ' ~ day if known_at else '') ~ ')'
+    {% set groups = ['student_id', 'course_id', 'course_run_id', 'event_type'] %}
+    {{ return(
+        '(select cast(coalesce(sum(' ~ row_hash(groups + ['facts']) ~ '), 0) as '
+        ~ dbt.type_string() ~ ') from (select ' ~ groups | join(', ')
+        ~ ', count(*) as facts from ' ~ canonical('activity')
+        ~ (' where known_at < ' ~ day if source != 'oulad' else '')
+        ~ ' group by ' ~ groups | join(', ') ~ ') as facts_by_group)'
+    ) }}
+{% endmacro %}
+
+{% macro platform_activity_checksum(day) %}
+    {% set groups = '(select student_id, course_id, count(*) as facts from '
+        ~ ref('stg_platform__parsed_events') ~ ' where ' ~ event_known_at() ~ ' < '
+        ~ day ~ ' group by student_id, course_id) as groups'
+        ~ ' left join ' ~ ref('stg_platform__students') ~ ' as students'
+        ~ ' on groups.student_id = students.student_id'
+        ~ ' and students.rejected_because is null'
+        ~ ' left join ' ~ ref('stg_platform__courses') ~ ' as courses'
+        ~ ' on groups.course_id = courses.course_id'
+        ~ ' and courses.rejected_because is null' %}
+    {% set early = ' where created_at < ' ~ day %}
+    {% set accepted = early ~ ' and rejected_because is null' %}
+    {% set parts = {
+        groups: [
+            'groups.student_id', 'groups.course_id', 'facts', 'students.student_id',
+            'courses.course_id',
+        ],
+        ref('stg_platform__lesson_steps') ~ early: [
+            'student_id', 'course_id', 'lesson_id', 'created_at', 'progress_gained',
+            'is_lesson_start', 'is_lesson_finish',
+        ],
+        ref('stg_platform__quiz_question_answers') ~ accepted: [
+            'student_id', 'course_id', 'lesson_id', 'created_at', 'verdict', 'attempt',
+        ],
+        ref('stg_platform__signed_in_events') ~ accepted: ['student_id', 'created_at'],
+    } %}
+    {% set sums = [] %}
+    {% for relation, columns in parts.items() %}
+        {% do sums.append(
+            '(select coalesce(sum(' ~ row_hash(columns) ~ '), 0) from ' ~ relation ~ ')'
         ) %}
     {% endfor %}
-    {{ return(counts | join(' + ')) }}
+    {{ return('cast(' ~ sums | join(' + ') ~ ' as ' ~ dbt.type_string() ~ ')') }}
 {% endmacro %}
 
 

@@ -4,13 +4,14 @@
 -- build knows what it need not do again. Written when the features are there.
 -- depends_on: {{ ref('student_features_14d') }}
 
-{% set next_day = look_back('calendar.data_until') %}
-{% set checksum = known_facts_checksum(next_day) %}
-{% set early_rows = activity_rows_before(next_day) %}
-{% if not builds_incrementally() %}
-    {% set checksum = 'cast(null as ' ~ dbt.type_string() ~ ')' %}
-    {% set early_rows = 'null' %}
-{% endif %}
+-- Both are about the day from which the next build looks again, and null where this
+-- one did not make all that they vouch for.
+{% set next_day = '(select ' ~ look_back('data_until') ~ ' from '
+    ~ ref('int_calendar') ~ ')' %}
+{% set checksums = {
+    'facts_checksum': known_facts_checksum(next_day),
+    'activity_checksum': activity_checksum(next_day),
+} %}
 
 with
 
@@ -43,9 +44,11 @@ settings as (
         data_until,
         cast('{{ build_fingerprint() }}' as {{ dbt.type_string() }})
             as build_fingerprint,
-        -- Both are about the day from which the next build looks again.
-        {{ checksum }} as facts_checksum,
-        cast({{ early_rows }} as {{ dbt.type_bigint() }}) as early_activity_rows
+        {% for name, checksum in checksums.items() %}
+        {{ checksum if builds_whole() else 'cast(null as ' ~ dbt.type_string() ~ ')' }}
+            as {{ name }}{% if not loop.last %},{% endif %}
+
+        {% endfor %}
     from calendar
 
 )

@@ -4,7 +4,7 @@
         contract={'enforced': not setting('include_attributes')},
         materialized='incremental' if builds_incrementally() else 'table',
         incremental_strategy='append',
-        on_schema_change='fail',
+        on_schema_change='sync_all_columns' if setting('include_attributes') else 'fail',
         pre_hook='{{ delete_rebuilt_points(this) }}',
     )
 }}

@@ -14,6 +14,9 @@
 
 -- The one place that reads raw activity. A run after the first one replaces what
 -- became known from the look-back on (macros/incremental.sql).
+-- depends_on: {{ ref('int_read_from') }}
+
+{% set since = known_again_from() if is_incremental() else none %}
 
 with
 
@@ -24,8 +27,8 @@ activity as (
         cast(occurred_at as date) as activity_date,
         cast(known_at as date) as known_date
     from {{ canonical('activity') }}
-    {% if is_incremental() %}
-    where known_at >= cast('{{ known_again_from() }}' as {{ dbt.type_timestamp() }})
+    {% if since %}
+    where known_at >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
     {% endif %}
 
 ),

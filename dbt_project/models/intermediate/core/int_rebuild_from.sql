@@ -1,3 +1,5 @@
+{{ config(post_hook="{{ void_record('rebuild_from', 'facts_checksum') }}") }}
+
 -- From which day on are features and activity computed again in this run? From the
 -- look-back on where what was known before it is as the last build found it.
 

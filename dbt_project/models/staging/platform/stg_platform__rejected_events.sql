@@ -9,6 +9,9 @@
 
 -- The events that were rejected, as a table, so that a later run need not look at
 -- every event again; those without a valid time it does.
+-- depends_on: {{ ref('int_read_from') }}
+
+{% set since = known_again_from() if is_incremental() else none %}
 
 with
 
@@ -64,10 +67,10 @@ rejected_events as (
         reason,
         cast(known_at as date) as known_date
     from rejected
-    {% if is_incremental() %}
+    {% if since %}
     where
         known_at is null
-        or known_at >= cast('{{ known_again_from() }}' as {{ dbt.type_timestamp() }})
+        or known_at >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
     {% endif %}
 
 )

@@ -4,25 +4,29 @@
         incremental_strategy='delete+insert' if builds_incrementally() else none,
         unique_key='event_id',
         on_schema_change='fail',
-        pre_hook='{{ delete_forgotten(this) }}',
+        pre_hook=['{{ delete_forgotten(this) }}', '{{ delete_repeated_again() }}'],
     )
 }}
 
 -- The few events whose id occurs more than once, numbered. Kept apart as a
 -- table, so that the view of all events needs no window over them. A run after the
 -- first one looks for copies of the ids that have become known since.
+-- depends_on: {{ ref('int_read_from') }}
+
+{% set since = known_again_from() if is_incremental() else none %}
 
 with
 
 -- Not from a CTE of all events: DuckDB would hold one that is used twice in memory.
 candidate_ids as (
 
-    {% if is_incremental() %}
+    {% if since %}
     select distinct event_id
     from {{ ref('stg_platform__parsed_events') }}
     where
-        {{ event_known_at() }}
-        >= cast('{{ known_again_from() }}' as {{ dbt.type_timestamp() }})
+        {{ event_known_at() }} is null
+        or {{ event_known_at() }}
+        >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
     {% else %}
     select event_id
     from {{ ref('stg_platform__parsed_events') }}
