@@ -262,13 +262,14 @@
 {#
   A checksum of the activity that was known before `day`; a scalar subquery. Of events
   it has the number of rows of each student and course, and whether these are known:
-  it does not see an event whose other values were corrected in place. Clicks of OULAD
-  count whole, whenever they happened.
+  it does not see an event whose other values were corrected in place. `is_held` takes
+  them from the tables that hold every event, accepted or rejected, which is the same
+  and sooner done than reading them. Clicks of OULAD count whole, whenever they happened.
 #}
-{% macro activity_checksum(day) %}
+{% macro activity_checksum(day, is_held=false) %}
     {% set source = setting('source_system') %}
     {% if source in ['sample', 'platform'] %}
-        {{ return(platform_activity_checksum(day)) }}
+        {{ return(platform_activity_checksum(day, is_held)) }}
     {% endif %}
     {% set groups = ['student_id', 'course_id', 'course_run_id', 'event_type'] %}
     {{ return(
@@ -280,10 +281,20 @@
     ) }}
 {% endmacro %}
 
-{% macro platform_activity_checksum(day) %}
-    {% set groups = '(select student_id, course_id, count(*) as facts from '
-        ~ ref('stg_platform__parsed_events') ~ ' where ' ~ event_known_at() ~ ' < '
-        ~ day ~ ' group by student_id, course_id) as groups'
+{% macro platform_activity_checksum(day, is_held) %}
+    {% if is_held %}
+        {% set early = ' where known_date < ' ~ day %}
+        {% set events = '(select student_id, course_id, events from '
+            ~ ref('int_daily_activity') ~ early ~ ' and events > 0 union all '
+            ~ 'select student_id, course_id, 1 as events from '
+            ~ ref('stg_platform__rejected_events') ~ early ~ ') as held' %}
+    {% else %}
+        {% set events = ref('stg_platform__parsed_events') ~ ' where '
+            ~ event_known_at() ~ ' < ' ~ day %}
+    {% endif %}
+    {% set groups = '(select student_id, course_id, '
+        ~ (add_up('events') if is_held else 'count(*)') ~ ' as events from ' ~ events
+        ~ ' group by student_id, course_id) as groups'
         ~ ' left join ' ~ ref('stg_platform__students') ~ ' as students'
         ~ ' on groups.student_id = students.student_id'
         ~ ' and students.rejected_because is null'
@@ -294,7 +305,7 @@
     {% set accepted = early ~ ' and rejected_because is null' %}
     {% set parts = {
         groups: [
-            'groups.student_id', 'groups.course_id', 'facts', 'students.student_id',
+            'groups.student_id', 'groups.course_id', 'events', 'students.student_id',
             'courses.course_id',
         ],
         ref('stg_platform__lesson_steps') ~ early: [

@@ -10,7 +10,7 @@
     ~ ref('int_calendar') ~ ')' %}
 {% set checksums = {
     'facts_checksum': known_facts_checksum(next_day),
-    'activity_checksum': activity_checksum(next_day),
+    'activity_checksum': activity_checksum(next_day, is_held=true),
 } %}
 
 with

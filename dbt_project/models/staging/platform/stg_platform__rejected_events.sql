@@ -42,6 +42,7 @@ rejected as (
     select
         event_id,
         student_id,
+        course_id,
         item_id,
         known_at,
         rejected_because as reason
@@ -52,6 +53,7 @@ rejected as (
     select
         event_id,
         student_id,
+        course_id,
         item_id,
         known_at,
         repeated as reason
@@ -63,6 +65,7 @@ rejected_events as (
 
     select
         student_id,
+        course_id,
         {{ record_key(platform_tables()['activity_events']) }} as record_key,
         reason,
         cast(known_at as date) as known_date
