@@ -8,10 +8,9 @@
 -- one did not make all that they vouch for.
 {% set next_day = '(select ' ~ look_back('data_until') ~ ' from '
     ~ ref('int_calendar') ~ ')' %}
-{% set checksums = {
-    'facts_checksum': known_facts_checksum(next_day),
-    'activity_checksum': activity_checksum(next_day, is_held=true),
-} %}
+{% set facts = known_facts_checksum(next_day) %}
+{% set activity = activity_checksum(next_day, is_held=true) %}
+{% set no_checksum = 'cast(null as ' ~ dbt.type_string() ~ ')' %}
 
 with
 
@@ -44,11 +43,8 @@ settings as (
         data_until,
         cast('{{ build_fingerprint() }}' as {{ dbt.type_string() }})
             as build_fingerprint,
-        {% for name, checksum in checksums.items() %}
-        {{ checksum if builds_whole() else 'cast(null as ' ~ dbt.type_string() ~ ')' }}
-            as {{ name }}{% if not loop.last %},{% endif %}
-
-        {% endfor %}
+        {{ facts if builds_whole() else no_checksum }} as facts_checksum,
+        {{ activity if builds_whole() else no_checksum }} as activity_checksum
     from calendar
 
 )
