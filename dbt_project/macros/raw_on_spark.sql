@@ -124,9 +124,10 @@
     {% endfor %}
     {% set options = "pathGlobFilter '*.[pP][aA][rR][qQ][uU][eE][tT]'" %}
     {% if is_csv %}
-        {# A file whose header has changed since is an error. #}
+        {# A file whose header has changed since is an error; a quote may follow a blank. #}
         {% set options = spark_csv_options()
-            ~ ", enforceSchema 'false', pathGlobFilter '*.[cC][sS][vV]'" %}
+            ~ ", ignoreLeadingWhiteSpace 'true', enforceSchema 'false'"
+            ~ ", pathGlobFilter '*.[cC][sS][vV]'" %}
     {% endif %}
     {# In a place, * and [ mean themselves. #}
     {% set options = options ~ ", '__globPaths__' 'false'" %}

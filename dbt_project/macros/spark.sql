@@ -159,8 +159,7 @@
 {% macro spark_csv_options() %}
     {{ return(
         "header 'true', sep ',', quote '\"', escape '\"', multiLine 'true', "
-        ~ "nullValue '', emptyValue '', mode 'FAILFAST', columnPruning 'false', "
-        ~ "ignoreLeadingWhiteSpace 'true'"
+        ~ "nullValue '', emptyValue '', mode 'FAILFAST', columnPruning 'false'"
     ) }}
 {% endmacro %}
 
