@@ -331,9 +331,11 @@ def _raw_files(settings: Settings, person: Person) -> dict[str, int]:
 def _count_raw(
     connection: duckdb.DuckDBPyConnection, file: Path, person: Person
 ) -> int:
-    reader = "read_parquet($file)"
+    # A folder named student_id=7 is no column, as in dbt's reading.
+    options = "hive_partitioning = false"
+    reader = f"read_parquet($file, {options})"
     if file.suffix.lower() == ".csv":
-        reader = "read_csv($file, header = true, all_varchar = true)"
+        reader = f"read_csv($file, header = true, all_varchar = true, {options})"
     try:
         columns = connection.execute(
             f"describe select * from {reader}", {"file": str(file)}

@@ -424,6 +424,8 @@ def test_other_settings_make_all_anew(
     assert "SETTINGS OR MODELS CHANGED" in said
     missing = f"select count(*) from duckdb_tables() where table_name = '{DAILY_NAME}'"
     assert builds.value(again, missing) == 0
+    builds.run(again, deliveries[1], "run", "--select", "int_rebuild_from")
+    assert builds.value(again, REBUILD_FROM) == EVERYTHING
 
 
 def test_the_project_is_where_the_fingerprint_looks_for_macros():

@@ -36,6 +36,6 @@
 
 
 {# When an event could be known: when it was loaded, if that was later. #}
-{% macro event_known_at(occurred_at='occurred_at', loaded_at='loaded_at') -%}
-    greatest({{ occurred_at }}, coalesce({{ loaded_at }}, {{ occurred_at }}))
+{% macro event_known_at() -%}
+    greatest(occurred_at, coalesce(loaded_at, occurred_at))
 {%- endmacro %}

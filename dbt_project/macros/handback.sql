@@ -92,9 +92,9 @@
   One warehouse serves one source, and incremental tables hold what the same SQL made
   of the same facts. Where the last build was of another source, or none is on record
   (a build that was cut off), or was made by other SQL or settings, the incremental
-  tables are dropped, so that all is read anew; on a change of source every table is, so that nobody acts on the
-  other source's flags if this build fails. Runs at the start of every run that
-  builds; `dbt test` and `dbt seed` drop nothing.
+  tables are dropped, so that all is read anew; on a change of source every table is,
+  so that nobody acts on the other source's flags if this build fails. Runs at the start
+  of every run that builds; `dbt test` and `dbt seed` drop nothing.
 #}
 {% macro drop_outdated_tables() %}
     {% if not execute or flags.WHICH in ['test', 'seed', 'snapshot'] %}
@@ -141,11 +141,8 @@
     {% if 'activity_checksum' not in columns %}
         {{ return('NO RECORD of what the tables were made by') }}
     {% endif %}
-    {% set row = run_query('select build_fingerprint from ' ~ record).rows[0] %}
-    {% if row[0] != build_fingerprint() %}
-        {{ return('SETTINGS OR MODELS CHANGED') }}
-    {% endif %}
-    {{ return('') }}
+    {% set built = run_query('select build_fingerprint from ' ~ record).rows[0][0] %}
+    {{ return('SETTINGS OR MODELS CHANGED' if built != build_fingerprint() else '') }}
 {% endmacro %}
 
 

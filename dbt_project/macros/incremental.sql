@@ -32,7 +32,9 @@
 #}
 {% macro known_again_from() %}
     {% set relation = ref('int_read_from') %}
-    {% if not execute or load_relation(relation) is none %}{{ return(none) }}{% endif %}
+    {% if record_to_add_to() is none or load_relation(relation) is none %}
+        {{ return(none) }}
+    {% endif %}
     {% set day = run_query('select read_from from ' ~ relation).rows[0][0] | string %}
     {{ return(none if day == '1900-01-01' else day) }}
 {% endmacro %}
@@ -244,15 +246,23 @@
         ref('int_sittings'): 'submitted_at',
         canonical('purchases'): 'purchased_at',
     } %}
-    {% set sums = [] %}
+    {% set early = {} %}
     {% for relation, columns in parts.items() %}
         {% set key = 'student_id' if 'student_id' in columns else 'course_id' %}
+        {% set condition = known_from[relation] ~ ' < ' ~ day if relation in known_from
+            else key ~ begun.format(column=key) %}
+        {% do early.update({relation ~ ' where ' ~ condition: columns}) %}
+    {% endfor %}
+    {{ return(checksum_of(early)) }}
+{% endmacro %}
+
+
+{# Of rows, whatever their order, as text: {what stands after `from`: columns}. #}
+{% macro checksum_of(rows) %}
+    {% set sums = [] %}
+    {% for source, columns in rows.items() %}
         {% do sums.append(
-            '(select coalesce(sum(' ~ row_hash(columns) ~ '), 0) from ' ~ relation
-            ~ ' where ' ~ (
-                known_from[relation] ~ ' < ' ~ day if relation in known_from
-                else key ~ begun.format(column=key)
-            ) ~ ')'
+            '(select coalesce(sum(' ~ row_hash(columns) ~ '), 0) from ' ~ source ~ ')'
         ) %}
     {% endfor %}
     {{ return('cast(' ~ sums | join(' + ') ~ ' as ' ~ dbt.type_string() ~ ')') }}
@@ -272,13 +282,11 @@
         {{ return(platform_activity_checksum(day, is_held)) }}
     {% endif %}
     {% set groups = ['student_id', 'course_id', 'course_run_id', 'event_type'] %}
-    {{ return(
-        '(select cast(coalesce(sum(' ~ row_hash(groups + ['facts']) ~ '), 0) as '
-        ~ dbt.type_string() ~ ') from (select ' ~ groups | join(', ')
-        ~ ', count(*) as facts from ' ~ canonical('activity')
+    {% set counted = '(select ' ~ groups | join(', ') ~ ', count(*) as facts from '
+        ~ canonical('activity')
         ~ (' where known_at < ' ~ day if source != 'oulad' else '')
-        ~ ' group by ' ~ groups | join(', ') ~ ') as facts_by_group)'
-    ) }}
+        ~ ' group by ' ~ groups | join(', ') ~ ') as counted' %}
+    {{ return(checksum_of({counted: groups + ['facts']})) }}
 {% endmacro %}
 
 {% macro platform_activity_checksum(day, is_held) %}
@@ -303,7 +311,7 @@
         ~ ' and courses.rejected_because is null' %}
     {% set early = ' where created_at < ' ~ day %}
     {% set accepted = early ~ ' and rejected_because is null' %}
-    {% set parts = {
+    {{ return(checksum_of({
         groups: [
             'groups.student_id', 'groups.course_id', 'events', 'students.student_id',
             'courses.course_id',
@@ -316,14 +324,7 @@
             'student_id', 'course_id', 'lesson_id', 'created_at', 'verdict', 'attempt',
         ],
         ref('stg_platform__signed_in_events') ~ accepted: ['student_id', 'created_at'],
-    } %}
-    {% set sums = [] %}
-    {% for relation, columns in parts.items() %}
-        {% do sums.append(
-            '(select coalesce(sum(' ~ row_hash(columns) ~ '), 0) from ' ~ relation ~ ')'
-        ) %}
-    {% endfor %}
-    {{ return('cast(' ~ sums | join(' + ') ~ ' as ' ~ dbt.type_string() ~ ')') }}
+    })) }}
 {% endmacro %}
 
 
