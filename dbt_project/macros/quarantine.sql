@@ -118,6 +118,27 @@
 {% endmacro %}
 
 
+{# The CTE `parsed_events` of a CTE of rows of stg_platform__identified_events. #}
+{% macro parse_events(events) %}
+parsed_events as (
+
+    select
+        event_id,
+        {{ blank_to_null('raw_student_id') }} as student_id,
+        {{ blank_to_null('raw_course_id') }} as course_id,
+        {{ blank_to_null('raw_event_type') }} as event_type,
+        {{ blank_to_null('raw_item_id') }} as item_id,
+        raw_quantity,
+        {{ parse_number('raw_quantity') }} as quantity,
+        {{ parse_timestamp('raw_occurred_at') }} as occurred_at,
+        raw_loaded_at,
+        {{ parse_timestamp('raw_loaded_at') }} as loaded_at
+    from {{ events }}
+
+)
+{%- endmacro %}
+
+
 {#
   The CTEs that say what is wrong with each event by itself, the last of them
   `checked_events`. `events` is a CTE of rows of stg_platform__parsed_events.

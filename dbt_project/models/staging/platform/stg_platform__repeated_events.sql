@@ -17,19 +17,34 @@
 
 with
 
+{% if since %}
+dated_events as (
+
+    select
+        event_id,
+        {{ parse_timestamp('raw_occurred_at') }} as occurred_at,
+        {{ parse_timestamp('raw_loaded_at') }} as loaded_at
+    from {{ ref('stg_platform__identified_events') }}
+
+),
+
+{% endif %}
 -- Not from a CTE of all events: DuckDB would hold one that is used twice in memory.
 candidate_ids as (
 
     {% if since %}
     select distinct event_id
-    from {{ ref('stg_platform__parsed_events') }}
+    from dated_events
+    -- Also what has no valid time.
     where
-        {{ event_known_at() }} is null
-        or {{ event_known_at() }}
-        >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
+        coalesce(
+            {{ event_known_at() }}
+            >= cast('{{ since }}' as {{ dbt.type_timestamp() }}),
+            true
+        )
     {% else %}
     select event_id
-    from {{ ref('stg_platform__parsed_events') }}
+    from {{ ref('stg_platform__identified_events') }}
     group by event_id
     -- Ids that are null are not counted, and no copies of each other.
     having count(event_id) > 1
@@ -42,7 +57,7 @@ copies as (
     select
         events.*,
         count(*) over (partition by events.event_id) as copies
-    from {{ ref('stg_platform__parsed_events') }} as events
+    from {{ ref('stg_platform__identified_events') }} as events
     inner join candidate_ids on events.event_id = candidate_ids.event_id
 
 ),
@@ -54,7 +69,9 @@ repeats as (
 
 ),
 
-{{ check_events('repeats') }},
+{{ parse_events('repeats') }},
+
+{{ check_events('parsed_events') }},
 
 -- What was known first stays: a copy that is delivered later changes nothing.
 repeated_events as (
