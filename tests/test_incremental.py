@@ -103,8 +103,11 @@ def deliver(raw: Path, into: Path, queries: dict[str, list[str]]) -> None:
 class Builds:
     """Builds of one project, which is parsed once; every warehouse reads `raw`."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, folder: Path, patch: pytest.MonkeyPatch, **settings: str
+    ) -> None:
         self.folder = folder
+        self.settings = settings
         self.raw = folder / "raw  tables"  # a path keeps both of its blanks
         self.patch = patch
         patch.chdir(PROJECT_ROOT)
@@ -119,6 +122,7 @@ class Builds:
             self.folder / warehouse,
             SOURCE_SYSTEM="platform",
             DATA_RAW_PATH=str(self.raw),
+            **self.settings,
         )
 
     def run(self, warehouse: str, delivery: Path, *command: str) -> str:
@@ -412,6 +416,23 @@ def test_a_build_of_some_tables_vouches_for_nothing(
     checksums = f"select coalesce(facts_checksum, activity_checksum) from {RECORD}"
     assert builds.value("daily", checksums)
     assert builds.value(again, checksums) is None
+
+
+def test_an_attribute_that_is_new_becomes_a_column(
+    deliveries: tuple[Path, Path], tmp_path: Path
+):
+    """Also where others are features already, in a table that is added to."""
+    second = deliveries[1]
+    fewer = tmp_path / "fewer"
+    deliver_other(second, fewer, {"students": "select * exclude (age_band) from raw"})
+    features = ("run", "--select", "+student_features_14d", "+pipeline_settings")
+    with pytest.MonkeyPatch.context() as patch:
+        builds = Builds(tmp_path / "builds", patch, INCLUDE_ATTRIBUTES="true")
+        builds.run("daily", fewer, *features)
+        builds.run("daily", second, *features)
+        known = "select count(attribute_{}) from main.student_features_14d"
+        of_all = builds.value("daily", known.format("region"))
+        assert builds.value("daily", known.format("age_band")) > 0.9 * of_all > 0
 
 
 def test_other_settings_make_all_anew(

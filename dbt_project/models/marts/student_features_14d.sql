@@ -1,11 +1,18 @@
-{# The contract lists every column; attributes come on top of it when asked for. #}
+{#
+  The contract lists every column; attributes come on top of it when asked for. A table
+  can only get a column in a transaction that has deleted nothing from it: the hook
+  stands before that one then.
+#}
 {{
     config(
         contract={'enforced': not setting('include_attributes')},
         materialized='incremental' if builds_incrementally() else 'table',
         incremental_strategy='append',
         on_schema_change='sync_all_columns' if setting('include_attributes') else 'fail',
-        pre_hook='{{ delete_rebuilt_points(this) }}',
+        pre_hook={
+            'sql': '{{ delete_rebuilt_points(this) }}',
+            'transaction': not setting('include_attributes'),
+        },
     )
 }}
 
