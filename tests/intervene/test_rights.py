@@ -357,9 +357,11 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
-    raw, data = folder / "raw", folder / "data"
-    write_platform(raw, students=60)
-    plant_student(raw)
+    written, data = folder / "raw", folder / "data"
+    write_platform(written, students=60)
+    plant_student(written)
+    # Somebody's way to name folders, from which DuckDB would make a column.
+    raw = written.rename(folder / "student_id=all")
     data.mkdir()
     made = World(folder, raw, data, {
         "SOURCE_SYSTEM": "platform", "DATA_RAW_PATH": str(raw),
