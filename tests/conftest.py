@@ -1,5 +1,6 @@
 """What tests share: a clone in which `make run` has been run, a browser, a server."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,17 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from ml.settings import PROJECT_ROOT
-from tests.pipeline import environment
+from tests.pipeline import environment, is_setting
 from tests.postgresql import find_postgresql, postgresql
 
 # Begun last, they would run on while the other core has nothing to do.
 LONGEST_FIRST = ("test_end_to_end.py", "test_leakage.py", "test_oulad_staging.py")
+
+
+def pytest_configure() -> None:
+    """Take settings out of the environment, also for tests in this process."""
+    for name in filter(is_setting, list(os.environ)):
+        del os.environ[name]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,6 +35,11 @@ SETTINGS = (
 )
 
 
+def is_setting(name: str) -> bool:
+    """Whether this variable is one of them."""
+    return name in SETTINGS or name.startswith("MODEL_")
+
+
 class CommandFailed(AssertionError):
     """A command ended with an error; the message is what it printed."""
 
@@ -43,9 +48,7 @@ def environment(scratch: Path, **settings: str) -> dict[str, str]:
     """The environment of a command whose every file lies in `scratch`."""
     scratch.mkdir(parents=True, exist_ok=True)
     inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in SETTINGS and not name.startswith("MODEL_")
+        name: value for name, value in os.environ.items() if not is_setting(name)
     }
     return (
         inherited

@@ -182,6 +182,8 @@ def _keep_readers_out(
     readers in transactions open their tables in an order, and who locks the first of
     these keeps new transactions from beginning.
     """
+    if not relations:
+        return
     names = [relation.as_string(connection) for relation in relations]
     found = connection.execute(
         "select setting::int from pg_settings where name = 'deadlock_timeout'"
