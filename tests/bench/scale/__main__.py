@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -452,6 +453,7 @@ def describe_machine() -> Json:
 def start_results(arguments: argparse.Namespace, bench: Bench) -> Json:
     """New results; with --steps those that are there, if the machine is the same."""
     started: Json = {
+        "measured_on": date.today().isoformat(),
         "machine": describe_machine(),
         "limits": {
             "memory_bytes": bench.memory,

@@ -99,7 +99,8 @@ def machine(results: Results) -> str:
     versions = ", ".join(f"{name} {text}" for name, text in found["versions"].items())
     memory = f"{found['memory_bytes'] / GB:.0f} GB of memory"
     return (
-        f"Measured on {found['cores']} cores and {memory}, "
+        f"Measured on {results['measured_on']}; what was changed since is not in it. "
+        f"The machine has {found['cores']} cores and {memory}, "
         f"Python {found['python']}, {versions}. Each command may hold "
         f"{limits['memory_bytes'] / GB:g} GB: DuckDB is given "
         f"`WAREHOUSE_MEMORY_LIMIT={limits['duckdb_memory']}`, Python has the rest."
