@@ -12,29 +12,18 @@
 -- table, so that the view of all events needs no window over them. A run after the
 -- first one looks for copies of the ids that have become known since.
 -- depends_on: {{ ref('int_read_from') }}
+-- depends_on: {{ ref('stg_platform__parsed_events') }}
 
 {% set since = known_again_from() if is_incremental() else none %}
 
 with
 
-{% if since %}
-dated_events as (
-
-    select
-        event_id,
-        {{ parse_timestamp('raw_occurred_at') }} as occurred_at,
-        {{ parse_timestamp('raw_loaded_at') }} as loaded_at
-    from {{ ref('stg_platform__identified_events') }}
-
-),
-
-{% endif %}
 -- Not from a CTE of all events: DuckDB would hold one that is used twice in memory.
 candidate_ids as (
 
     {% if since %}
     select distinct event_id
-    from dated_events
+    from {{ ref('stg_platform__parsed_events') }}
     -- Also what has no valid time.
     where
         coalesce(
