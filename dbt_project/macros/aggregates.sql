@@ -11,6 +11,38 @@
 {%- endmacro %}
 
 
+{#
+  Counting different values of every group holds each of them for each group; where
+  they are few, one bit each in a whole number says the same. This numbers them, the
+  most used first, as long as there are bits: `counted` is a CTE of `value` and `uses`.
+#}
+{% macro flag_values(counted, value) -%}
+    select
+        {{ value }},
+        case
+            when number < 63
+                then cast(power(2, number) as {{ dbt.type_bigint() }})
+        end as flag
+    from (
+        select
+            {{ value }},
+            row_number() over (order by uses desc, {{ value }}) - 1 as number
+        from {{ counted }}
+    ) as numbered
+{%- endmacro %}
+
+
+{# How many different values there are; those without a flag are held. #}
+{% macro count_flagged(flag, value) %}
+    {{ return(adapter.dispatch('count_flagged')(flag, value)) }}
+{% endmacro %}
+
+{% macro default__count_flagged(flag, value) -%}
+    coalesce(cast(bit_count(bit_or({{ flag }})) as {{ dbt.type_bigint() }}), 0)
+    + count(distinct {{ value }}) filter (where {{ flag }} is null)
+{%- endmacro %}
+
+
 {# A quotient as a double, null where there is nothing to divide by. #}
 {% macro ratio(numerator, denominator) %}
     cast({{ numerator }} as {{ type_double() }})

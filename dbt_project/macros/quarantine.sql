@@ -123,6 +123,7 @@
 parsed_events as (
 
     select
+        raw_event_id,
         event_id,
         {{ blank_to_null('raw_student_id') }} as student_id,
         {{ blank_to_null('raw_course_id') }} as course_id,
@@ -173,6 +174,7 @@ matched as (
 checked_events as (
 
     select
+        raw_event_id,
         event_id,
         student_id,
         course_id,

@@ -1,7 +1,9 @@
 {#
   What: count_where counts what is true, not what is null, and is zero without rows
   that match; ratio is a double and null where there is nothing to divide by;
-  if_recorded is zero where nothing happened and null where nobody could say.
+  if_recorded is zero where nothing happened and null where nobody could say;
+  count_flagged counts different values, also where there are more than there are bits,
+  and its flags are given to the most used.
   When it matters: whole numbers divided by whole numbers are whole on some engines,
   which makes every share zero or one; an unknown taken for a zero reads as a student
   who does nothing.
@@ -70,13 +72,96 @@ recorded as (
 
 ),
 
+-- Used once or twice each, in two groups; and a group of nulls.
+many_values as (
+
+    {% set numbers = range(70) | list -%}
+    {{ rows_of(numbers, 'number') }}
+
+),
+
+used as (
+
+    select
+        number as value,
+        number % 2 as parity
+    from many_values
+
+    union all
+
+    select
+        number as value,
+        1 - number % 2 as parity
+    from many_values
+    where number >= 40
+
+    union all
+
+    select
+        null as value,
+        2 as parity
+
+),
+
+uses as (
+
+    select
+        value,
+        count(*) as uses
+    from used
+    where value is not null
+    group by value
+
+),
+
+flagged as (
+
+    {{ flag_values('uses', 'value') }}
+
+),
+
+different as (
+
+    select
+        used.parity,
+        count(distinct used.value) as held,
+        {{ count_flagged('flagged.flag', 'used.value') }} as flagged
+    from used
+    left join flagged on used.value = flagged.value
+    group by used.parity
+
+),
+
+of_different as (
+
+    select
+        {{ count_where('held = flagged') }} as equal_groups,
+        max(flagged) as most,
+        min(flagged) as fewest
+    from different
+
+),
+
+of_flags as (
+
+    select
+        count(distinct flag) as flags,
+        {{ count_where('value >= 40 and flag is null') }} as left_out
+    from flagged
+
+),
+
 found as (
 
     select
         counted.*,
-        recorded.*
+        recorded.*,
+        of_different.*,
+        of_flags.*
     from counted
     cross join recorded
+    cross join of_different
+    cross join of_flags
 
 ),
 
@@ -94,6 +179,11 @@ wrong as (
         and from_the_day_itself is null
         and never_recorded is null
         and half = 0.5
+        and equal_groups = 3
+        and most = 50
+        and fewest = 0
+        and flags = 63
+        and left_out = 0
     )
 
 )

@@ -24,12 +24,21 @@ activity as (
 
     select
         *,
+        case
+            when activity_type <> 'sign_in' then coalesce(event_type, activity_type)
+        end as activity_kind,
         cast(occurred_at as date) as activity_date,
         cast(known_at as date) as known_date
     from {{ canonical('activity') }}
     {% if since %}
     where known_at >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
     {% endif %}
+
+),
+
+kinds as (
+
+    select * from {{ canonical('activity_kinds') }}
 
 ),
 
@@ -61,10 +70,7 @@ daily as (
             'activity.is_first_attempt = 1 and activity.is_correct = 1'
         ) }} as first_attempt_correct,
         count(distinct activity.item_id) as items,
-        count(distinct case
-            when activity.activity_type <> 'sign_in'
-                then coalesce(activity.event_type, activity.activity_type)
-        end) as activity_kinds,
+        {{ count_flagged('kinds.flag', 'activity.activity_kind') }} as activity_kinds,
         -- A date without a time became midnight, so midnight is no time of day.
         {{ count_where(
             "activity.activity_type <> 'sign_in' and " ~ has_time
@@ -77,6 +83,7 @@ daily as (
         max(activity.known_at) as last_known_at,
         max(activity.occurred_at) as last_occurred_at
     from activity
+    left join kinds on activity.activity_kind = kinds.activity_kind
     group by
         activity.student_id,
         activity.course_id,

@@ -12,6 +12,7 @@ source as (
 identified_events as (
 
     select
+        cast(event_id as {{ dbt.type_string() }}) as raw_event_id,
         {{ blank_to_null('event_id') }} as event_id,
         student_id as raw_student_id,
         course_id as raw_course_id,

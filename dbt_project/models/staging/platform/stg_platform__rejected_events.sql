@@ -15,28 +15,6 @@
 
 with
 
-checked as (
-
-    select
-        *,
-        {{ event_known_at() }} as known_at
-    from {{ ref('stg_platform__checked_events') }}
-    where rejected_because is not null
-
-),
-
-copies as (
-
-    select
-        *,
-        'event_id is repeated' as repeated
-    from {{ ref('stg_platform__repeated_events') }}
-    where
-        rejected_because is null
-        and copy_number > 1
-
-),
-
 rejected as (
 
     select
@@ -44,20 +22,10 @@ rejected as (
         student_id,
         course_id,
         item_id,
-        known_at,
+        {{ event_known_at() }} as known_at,
         rejected_because as reason
-    from checked
-
-    union all
-
-    select
-        event_id,
-        student_id,
-        course_id,
-        item_id,
-        known_at,
-        repeated as reason
-    from copies
+    from {{ ref('stg_platform__activity_events') }}
+    where rejected_because is not null
 
 ),
 

@@ -66,6 +66,7 @@ repeats as (
 repeated_events as (
 
     select
+        raw_event_id,
         event_id,
         student_id,
         course_id,
