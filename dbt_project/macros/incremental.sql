@@ -274,14 +274,17 @@
   it has the number of rows of each student and course, and whether these are known:
   it does not see an event whose other values were corrected in place. `is_held` takes
   them from the tables that hold every event, accepted or rejected, which is the same
-  and sooner done than reading them. Clicks of OULAD count whole, whenever they happened.
+  and sooner done than reading them. Clicks of OULAD count whole, whenever they
+  happened, and whether their page is known.
 #}
 {% macro activity_checksum(day, is_held=false) %}
     {% set source = setting('source_system') %}
     {% if source in ['sample', 'platform'] %}
         {{ return(platform_activity_checksum(day, is_held)) }}
     {% endif %}
-    {% set groups = ['student_id', 'course_id', 'course_run_id', 'event_type'] %}
+    {% set groups = [
+        'student_id', 'course_id', 'course_run_id', 'event_type', 'is_lesson_start',
+    ] %}
     {% set counted = '(select ' ~ groups | join(', ') ~ ', count(*) as facts from '
         ~ canonical('activity')
         ~ (' where known_at < ' ~ day if source != 'oulad' else '')

@@ -174,9 +174,7 @@
    one's own, as on DuckDB. #}
 {% macro spark_path(path) %}
     {% if path.startswith('~/') %}
-        {% set path = run_query(
-            "select reflect('java.lang.System', 'getProperty', 'user.home')"
-        ).rows[0][0] ~ path[1:] %}
+        {% set path = env_var('HOME') ~ path[1:] %}
     {% endif %}
     {% if not path.startswith('/') and '://' not in path %}
         {% set here = run_query(

@@ -215,9 +215,9 @@ def test_oulad(scratch: Path, spark: SparkSession) -> None:
 
 def test_oulad_with_dirt(scratch: Path, spark: SparkSession) -> None:
     scratch = scratch / "dirty_oulad"
-    folder = scratch / "raw"
-    write_files(folder, FILES)
-    settings = {"SOURCE_SYSTEM": "oulad", "DATA_RAW_PATH": str(folder)}
+    write_files(scratch / "raw", FILES)
+    settings = {"SOURCE_SYSTEM": "oulad", "DATA_RAW_PATH": "~/raw"}
+    settings["HOME"] = str(scratch)
 
     dbt_on_duckdb(scratch, *MODELS, *READING, **settings)
     copy_handback(scratch, spark)
