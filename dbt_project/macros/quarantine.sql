@@ -141,10 +141,12 @@ parsed_events as (
 
 
 {#
-  The CTEs that say what is wrong with each event by itself, the last of them
-  `checked_events`. `events` is a CTE of rows of stg_platform__parsed_events.
+  The CTEs that parse events and say what is wrong with each by itself, the last of
+  them `checked_events`. `events` is a CTE of rows of stg_platform__identified_events.
 #}
 {% macro check_events(events) %}
+{{ parse_events(events) }},
+
 students as (
 
     select student_id from {{ ref('stg_platform__students') }}
@@ -162,12 +164,12 @@ courses as (
 matched as (
 
     select
-        {{ events }}.*,
+        parsed_events.*,
         students.student_id as known_student_id,
         courses.course_id as known_course_id
-    from {{ events }}
-    left join students on {{ events }}.student_id = students.student_id
-    left join courses on {{ events }}.course_id = courses.course_id
+    from parsed_events
+    left join students on parsed_events.student_id = students.student_id
+    left join courses on parsed_events.course_id = courses.course_id
 
 ),
 

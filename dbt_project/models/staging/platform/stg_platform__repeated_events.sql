@@ -58,9 +58,7 @@ repeats as (
 
 ),
 
-{{ parse_events('repeats') }},
-
-{{ check_events('parsed_events') }},
+{{ check_events('repeats') }},
 
 -- What was known first stays: a copy that is delivered later changes nothing.
 repeated_events as (
