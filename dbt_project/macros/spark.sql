@@ -50,14 +50,16 @@
         ) %}
         {% if relation is none %}
             {% do run_query('create schema if not exists ' ~ node.schema) %}
-            {% set place = run_query('describe schema ' ~ node.schema).rows
+            {% set holder = node.schema ~ '.leftovers' %}
+            {% do run_query('create table ' ~ holder ~ ' (a int)') %}
+            {# Of a schema Spark tells a blank in its place as %20. #}
+            {% set place = run_query('describe formatted ' ~ holder).rows
                 | selectattr(0, 'equalto', 'Location') | map(attribute=1) | first %}
-            {% do run_query('create table raw_files.leftovers (a int)') %}
             {% do run_query(
-                'alter table raw_files.leftovers set location '
-                ~ sql_text(place ~ '/' ~ node.alias)
+                'alter table ' ~ holder ~ ' set location '
+                ~ sql_text(place.rpartition('/')[0] ~ '/' ~ node.alias)
             ) %}
-            {% do run_query('drop table raw_files.leftovers') %}
+            {% do run_query('drop table ' ~ holder) %}
         {% endif %}
     {% endfor %}
 {% endmacro %}

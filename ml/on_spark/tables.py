@@ -173,13 +173,15 @@ def stage_rows(
     Raises
     ------
     WriteBackError
-        Columns do not fit, or `where` leaves a partition open.
+        Columns or keys do not fit, a row does not match `where`, or `where` leaves a
+        partition open.
     """
     target = find_handback_table(table)
     by = _partitioned_by(spark, table)
     if any(name not in where for name in by):
         raise WriteBackError(f"{table} is partitioned by {by}: name each in `where`.")
     frame = _typed(spark, target, rows)
+    _check_where(target, frame, where)
     partition = {name: where[name] for name in by}
     if len(by) < len(where):
         beside = spark.table(table).where(_matches(partition) & ~_matches(where))
@@ -187,26 +189,32 @@ def stage_rows(
     folder = f"{_versions_folder(spark, table, partition)}/{uuid.uuid4().hex}"
     inside = [name for name in target.columns if name not in by]
     frame.select(*inside).write.parquet(folder)
-    return Staged(table, partition, folder)
+    staged = Staged(table, partition, folder)
+    _check_key(target, read_staged(spark, staged))
+    return staged
 
 
 def publish(spark: SparkSession, staged: Staged) -> None:
     """Put staged rows in the place of those before, at one stroke."""
-    table = staged.table
+    table, place = staged.table, _text(staged.folder)
+    replaced = _versions_in_use(spark, staged)
     if staged.partition:
-        spec = ", ".join(f"{k}='{v}'" for k, v in staged.partition.items())
+        spec = ", ".join(f"{k}={_text(v)}" for k, v in staged.partition.items())
         # Where the partition is new, adding it is the stroke; else it changes nothing.
         spark.sql(
-            f"alter table {table} add if not exists partition ({spec})"
-            f" location '{staged.folder}'"
+            f"alter table {table} add if not exists partition ({spec}) location {place}"
         )
-        spark.sql(
-            f"alter table {table} partition ({spec}) set location '{staged.folder}'"
-        )
+        spark.sql(f"alter table {table} partition ({spec}) set location {place}")
     else:
-        spark.sql(f"alter table {table} set location '{staged.folder}'")
+        spark.sql(f"alter table {table} set location {place}")
     spark.catalog.refreshTable(table)
-    _remove_older(spark, staged)
+    _remove_older(spark, staged, replaced)
+
+
+def _text(value: Any) -> str:
+    """A text as it stands in a statement of Spark's."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def replace_rows(
@@ -239,6 +247,33 @@ def _typed(
     )
 
 
+def _check_where(
+    target: HandbackTable, frame: DataFrame, where: dict[str, Any]
+) -> None:
+    """Written among the rows that match, others would be taken for such."""
+    outside = frame.where(~_matches(where)).count() if where else 0
+    if outside:
+        named = ", ".join(f"{name} = {value}" for name, value in where.items())
+        raise WriteBackError(f"{target.full_name}: {outside} rows lie outside {named}.")
+
+
+def _check_key(target: HandbackTable, staged: DataFrame) -> None:
+    key = [name for name in target.key if name in staged.columns]
+    empty = F.greatest(F.lit(False), *(F.col(name).isNull() for name in key))
+    counted = staged.groupBy(empty.alias("is_empty"), *key).count()
+    found = counted.agg(
+        F.sum(F.when(F.col("is_empty"), F.col("count"))).alias("empty"),
+        F.sum(F.col("count") - 1).alias("repeated"),
+    ).first()
+    if found and found.empty:
+        raise WriteBackError(f"{target.full_name}: {found.empty} rows have no key.")
+    if found and found.repeated:
+        raise WriteBackError(
+            f"{target.full_name}: {found.repeated} rows repeat a key"
+            f" ({', '.join(target.key)})."
+        )
+
+
 def _partitioned_by(spark: SparkSession, table: str) -> list[str]:
     columns = spark.catalog.listColumns(table)
     return [column.name for column in columns if column.isPartition]
@@ -246,21 +281,27 @@ def _partitioned_by(spark: SparkSession, table: str) -> list[str]:
 
 def _versions_folder(spark: SparkSession, table: str, partition: dict[str, Any]) -> str:
     schema, _, name = table.partition(".")
-    root = spark.catalog.getDatabase(schema).locationUri
+    jvm: Any = spark._jvm
+    # In the catalog a blank is %20.
+    place = jvm.java.net.URI(spark.catalog.getDatabase(schema).locationUri)
+    root = jvm.org.apache.hadoop.fs.Path(place).toString()
     parts = [f"{key}={value}" for key, value in partition.items()]
     return "/".join([root, VERSIONS, name, *parts])
 
 
-def _remove_older(spark: SparkSession, staged: Staged) -> None:
-    """Keep this version and the newest before it, which somebody may be reading."""
+def _versions_in_use(spark: SparkSession, staged: Staged) -> set[str]:
+    """The folders that hold what the staged rows will replace, by name."""
+    rows = spark.table(staged.table).where(_matches(staged.partition))
+    return {file.split("/")[-2] for file in rows.inputFiles()}
+
+
+def _remove_older(spark: SparkSession, staged: Staged, replaced: set[str]) -> None:
+    """Keep this version, and the one before it, which somebody may be reading."""
     # Spark itself has no way to its file systems but Hadoop's.
     jvm: Any = spark._jvm
     folder = jvm.org.apache.hadoop.fs.Path(staged.versions)
     files = folder.getFileSystem(spark._jsc.hadoopConfiguration())
-    others = [
-        (found.getModificationTime(), found.getPath())
-        for found in files.listStatus(folder)
-        if found.isDirectory() and found.getPath().getName() not in staged.folder
-    ]
-    for _, path in sorted(others, key=lambda each: -each[0])[1:]:
-        files.delete(path, True)
+    kept = replaced | {staged.folder.rpartition("/")[2]}
+    for found in files.listStatus(folder):
+        if found.isDirectory() and found.getPath().getName() not in kept:
+            files.delete(found.getPath(), True)

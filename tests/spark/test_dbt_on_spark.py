@@ -34,6 +34,8 @@ from tests.spark.odd_data import make_odd, odd_values
 from tests.spark.spark_project import CLUSTER, executors
 from tests.test_oulad_staging import FILES, write_files
 
+# The folder of Spark's tables; a name in which a path and a URI differ.
+TABLES = "somebody's tables, 50%20 #1 ü"
 # A training that takes seconds: no parameter is left to search.
 SMALL_MODEL = {
     "MODEL_N_ESTIMATORS": "20",
@@ -71,7 +73,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def spark(scratch: Path) -> Iterator[SparkSession]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPARK_WAREHOUSE_PATH", str(scratch / "spark"))
+        patch.setenv("SPARK_WAREHOUSE_PATH", str(scratch / TABLES))
         patch.setenv("SPARK_MASTER", CLUSTER)
         patch.setenv("SPARK_DRIVER_MEMORY", "2g")
         patch.setenv("SPARK_SHUFFLE_PARTITIONS", "2")
@@ -299,7 +301,7 @@ def test_a_killed_run_leaves_nothing_in_the_way(
     scratch: Path, spark: SparkSession
 ) -> None:
     table = "stg_platform__students"
-    folder = scratch / "spark" / "tables" / "staging.db" / table
+    folder = scratch / TABLES / "tables" / "staging.db" / table
     dbt_on_spark(scratch, "seed", "--select", "students")
     spark.sql(f"drop table if exists staging.{table}")
     spark.sql("create table raw_files.unfinished_run (a int)")

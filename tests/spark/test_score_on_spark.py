@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,19 @@ from ml.dataset import KEY
 from ml.on_spark.points import read_scoring_points
 from ml.on_spark.score import run_score_on_spark
 from ml.on_spark.scoring import STEPS, _ranked, peer_medians, score_on_spark
-from ml.on_spark.tables import create_handback_tables, read_staged, replace_rows
+from ml.on_spark.tables import (
+    VERSIONS,
+    create_handback_tables,
+    read_staged,
+    replace_rows,
+    select_rows,
+    stage_rows,
+)
 from ml.registry import load_artifact
 from ml.score import NoChampion, Summary, run_score
 from ml.settings import UserError
 from ml.train import run_train
+from ml.warehouse import WriteBackError
 from tests.ml.synthetic import AS_OF_DATE, Project, make_project
 from tests.spark.spark_project import (
     SparkProject,
@@ -50,7 +59,7 @@ def on_spark(
     on_duckdb: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SparkProject]:
     """The same tables and the same champion on Spark, before anything is scored."""
-    folder = tmp_path_factory.mktemp("spark")
+    folder = tmp_path_factory.mktemp("spark") / "somebody's tables, 50%20 #1 ü"
     with make_spark_project(folder) as project:
         features = on_duckdb.rows("from student_features_14d")
         write_table(project.spark, "student_features_14d", features)
@@ -180,6 +189,46 @@ def test_a_scoring_that_fails_leaves_the_old_rows(
         write_table(on_spark.spark, "student_features_14d", features)
     for table, rows in zip((SCORES, REASONS), before, strict=True):
         pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+
+
+def test_rows_of_another_day_are_refused(
+    on_spark: SparkProject, summary: Summary
+) -> None:
+    """A build that was ended has features of one day and settings of another."""
+    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
+    artifact = load_artifact(on_spark.settings.models_path, summary.run_id)
+    points = read_scoring_points(on_spark.spark)
+    day = pd.Timestamp("2024-01-14").date()
+    rows = rf"{len(before[1])} rows lie outside .*as_of_date = 2024-01-14"
+    with pytest.raises(WriteBackError, match=rows):
+        score_on_spark(on_spark.spark, artifact, points, day, 14)
+    for table, rows in zip((SCORES, REASONS), before, strict=True):
+        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+
+
+def test_a_point_that_is_there_twice_is_refused(
+    on_spark: SparkProject, summary: Summary
+) -> None:
+    spark, name = on_spark.spark, "ml.student_scores"
+    where = {"run_id": summary.run_id, "as_of_date": AS_OF_DATE}
+    scores = select_rows(spark, name, where)
+    with pytest.raises(WriteBackError, match=r"3 rows repeat a key \(run_id, .*\)"):
+        stage_rows(spark, name, scores.unionByName(scores.limit(3)), where)
+    without = scores.withColumn("student_id", F.lit(None).cast("string"))
+    with pytest.raises(WriteBackError, match="rows have no key"):
+        stage_rows(spark, name, without, where)
+
+
+def test_every_table_lies_in_the_folder_of_the_warehouse(
+    on_spark: SparkProject, summary: Summary
+) -> None:
+    """Whatever characters its name has."""
+    folder = Path(on_spark.settings.spark_warehouse_path)
+    assert [path.name for path in folder.parent.parent.iterdir()] == [
+        folder.parent.name
+    ]
+    for name in ("model_runs", "student_scores", "score_reasons"):
+        assert list((folder / "tables" / "ml.db" / VERSIONS / name).rglob("*.parquet"))
 
 
 def test_ranks_run_through_all_ranges_and_ties_are_broken(
