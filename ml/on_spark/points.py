@@ -44,6 +44,8 @@ BOOLEANS = (
 )
 # What is kept beside the encoded features of the points that a model is trained on.
 TRAINING_COLUMNS = ("point", "student", "fold", "at_risk", "course_id", "lead_days")
+# Of so many ways to divide students into folds the first that serves is taken.
+WAYS = 20
 FRAMES = Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]
 
 
@@ -392,12 +394,16 @@ def encode_training(
 
     Which worker has which rows, and in which order, depends on the points alone, so
     that a worker that is lost and replaced gets the same: the same model comes of it.
+
+    Raises
+    ------
+    UserError
+        There are too few failing students to divide them into folds.
     """
-    fold = F.pmod(F.xxhash64(F.lit(SEED + 1), "student_id"), F.lit(FOLDS))
     columns = feature_columns(contract.kinds)
     kept = [*TRAINING_COLUMNS, "part", "replay_part"]
     placed = (
-        points.withColumn("fold", fold.cast("int"))
+        points.withColumn("fold", _folds(points).cast("int"))
         .select(*kept, *columns)
         .repartition(workers, "point")
         .sortWithinPartitions("point")
@@ -411,6 +417,24 @@ def encode_training(
     )
     encoded = placed.mapInPandas(_encoder(contract, kept), schema)
     return encoded.persist(StorageLevel.MEMORY_AND_DISK)
+
+
+def _folds(points: DataFrame) -> Column:
+    """Each student's fold of the search, by a hash under which every fold has a
+    failing student."""
+    ways = [
+        F.pmod(F.xxhash64(F.lit(SEED + 1 + way), "student_id"), F.lit(FOLDS))
+        for way in range(WAYS)
+    ]
+    failing = points.where("part = 'search' and at_risk = 1")
+    met = failing.agg(*(F.size(F.collect_set(way)) for way in ways)).first()
+    for way, folds in zip(ways, met or (), strict=False):
+        if folds == FOLDS:
+            return way
+    raise UserError(
+        f"The search period has too few failing students to have some in each of "
+        f"{FOLDS} folds. Choose a later TEST_FROM, or train without --engine spark."
+    )
 
 
 def _encoder(contract: FeatureContract, kept: list[str]) -> FRAMES:

@@ -136,8 +136,8 @@ def _plain_errors() -> Iterator[None]:
     except (Py4JError, PySparkException, ConnectionError) as error:
         raise UserError(
             f"Spark ended with an error: {first_line(error)}\n"
-            "The tables are as they were. See to its executors (their logs say more), "
-            "and run the command again."
+            "No table was left half-written. See to its executors (their logs say "
+            "more), and run the command again."
         ) from error
 
 

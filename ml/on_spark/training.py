@@ -288,7 +288,9 @@ def _stage_predictions(
     test = _test_points(split)
     computed = ", ".join(f"{name} double" for name in COMPUTED)
     given = ", ".join(f"{n} {dict(test.dtypes)[n]}" for n in GIVEN)
-    predicted = test.mapInPandas(
+    # Times that pandas does not have stay where they are.
+    needed = test.select(*GIVEN, "baseline_random", *feature_columns(split.kinds))
+    predicted = needed.mapInPandas(
         _predictor(artifact, logistic, base), f"{given}, {computed}"
     )
     return stage_rows(
@@ -342,6 +344,10 @@ def collect_predictions(predictions: DataFrame, count: int) -> pd.DataFrame:
         place = table.schema.get_field_index(name)
         table = table.set_column(place, name, table[name].dictionary_encode())
     frame = table.to_pandas(date_as_object=False)
+    # In the order of the texts, not of where they were met first.
+    for name in frame.columns[frame.dtypes == "category"]:
+        met = frame[name].cat
+        frame[name] = met.reorder_categories(sorted(met.categories))
     return frame.sort_values(KEY, ignore_index=True)
 
 

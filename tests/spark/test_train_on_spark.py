@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.sql import Window
 from pyspark.sql import functions as F
 from sklearn.metrics import average_precision_score
 
@@ -36,7 +37,7 @@ from ml.on_spark.points import (
 from ml.on_spark.points import read_points as read_points_on_spark
 from ml.on_spark.tables import read_rows, replace_rows, stage_rows
 from ml.on_spark.train import CODE, run_train_on_spark
-from ml.on_spark.training import DRIVER_POINTS, some_students
+from ml.on_spark.training import DRIVER_POINTS, collect_predictions, some_students
 from ml.promote import promote
 from ml.runs import Report
 from ml.score import copy_points, run_score, score_day
@@ -45,10 +46,12 @@ from ml.settings import PROJECT_ROOT, UserError
 from ml.train import RUN_TABLES
 from ml.warehouse import WriteBackError, open_warehouse
 from tests.ml.synthetic import AS_OF_DATE, TEST_FROM, write_warehouse
+from tests.pipeline import run
 from tests.spark.spark_project import (
     SparkProject,
     kill_an_executor,
     make_spark_project,
+    write_tables,
 )
 
 CANDIDATES = 1
@@ -59,6 +62,12 @@ TABLES = (*RUN_TABLES, "ml.model_runs", "ml.student_scores")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkProject]:
     """A warehouse on two executors, before anything was trained."""
     with make_spark_project(tmp_path_factory.mktemp("spark")) as made:
+        # A time that pandas has no room for in nanoseconds.
+        targets = made.tables.targets
+        began = targets["run_started_at"].astype("datetime64[us]")
+        is_newest = targets["as_of_date"] == targets["as_of_date"].max()
+        targets["run_started_at"] = began.mask(is_newest, pd.Timestamp(1600, 1, 1))
+        write_tables(made.spark, made.tables)
         yield made
 
 
@@ -275,7 +284,40 @@ def test_the_search_compares_by_pr_auc(split: SparkSplit) -> None:
     rows.unpersist()
 
 
+def test_every_fold_has_a_failing_student(split: SparkSplit) -> None:
+    """Also where the first hash puts all of them into one."""
+    contract = learn_contract(split.known, split.kinds)
+    everywhere = encode_training(split.known, contract, 2)
+    searched = everywhere.where("part = 'search' and at_risk = 1").toPandas()
+    # As they are divided where there are many.
+    of_first = searched.loc[searched["fold"] == 0, "student"].unique()[:6]
+    failing = F.col("student").isin(of_first.tolist()) & (F.col("at_risk") == 1)
+    few = split.known.withColumn("at_risk", failing.cast("int"))
+    rows = encode_training(few, contract, 2)
+    found = rows.where("part = 'search' and at_risk = 1").toPandas()
+    assert set(found["student"]) == set(of_first)
+    assert set(found["fold"]) == {0, 1, 2}
+    assert (rows.toPandas().groupby("student")["fold"].nunique() == 1).all()
+    one = few.where(~failing | (F.col("student") == int(of_first[0])))
+    with pytest.raises(UserError, match="too few failing students"):
+        encode_training(one, contract, 2)
+    everywhere.unpersist()
+    rows.unpersist()
+
+
 # ---------------------------------------------------------------- what comes together
+
+
+def test_figures_are_made_of_points_in_key_order(trained: SparkProject) -> None:
+    """However they lie: courses that come first are not first by name."""
+    rows = trained.spark.table("ml.evaluation_predictions").limit(200)
+    number = F.row_number().over(Window.orderBy("student_id", "as_of_date"))
+    course = F.concat(F.lit("c"), 9 - number % 5)
+    student = F.concat(F.lit("s"), number % 7)
+    rows = rows.withColumns({"course_id": course, "student_id": student})
+    found = collect_predictions(rows, 200)[KEY].astype(str)
+    assert found["course_id"].nunique() == 5
+    pd.testing.assert_frame_equal(found, found.sort_values(KEY, ignore_index=True))
 
 
 def test_no_feature_is_collected(project: SparkProject, split: SparkSplit) -> None:
@@ -310,14 +352,21 @@ def test_what_was_not_published_is_not_there_and_is_cleared_away(
     spark, name = trained.spark, "ml.feature_importance"
     where = {"run_id": _artifact(trained).run_id}
     before = read_rows(spark, name, where)
+    used = Path(
+        spark.table(name).where(F.col("run_id") == where["run_id"]).inputFiles()[0]
+    )
     # As if the command had been killed here, twice.
     left = [stage_rows(spark, name, before.head(1), where) for _ in range(2)]
     pd.testing.assert_frame_equal(read_rows(spark, name, where), before)
     replace_rows(spark, name, before.head(2), where)
     assert len(read_rows(spark, name, where)) == 2
+    versions = Path(left[0].versions.removeprefix("file:"))
+    # What somebody may be reading is there, what nobody ever read is not.
+    assert used.parent.name in [path.name for path in versions.iterdir()]
+    assert len(list(versions.iterdir())) == 2
     replace_rows(spark, name, before, where)
     pd.testing.assert_frame_equal(read_rows(spark, name, where), before)
-    assert len(list(Path(left[0].versions.removeprefix("file:")).iterdir())) == 2
+    assert len(list(versions.iterdir())) == 2
 
 
 def test_rows_of_other_runs_stay(trained: SparkProject) -> None:
@@ -390,6 +439,33 @@ def test_a_training_that_loses_executors_finds_the_same_model(
         pd.testing.assert_frame_equal(
             rows.drop(columns=timed), before[name].drop(columns=timed)
         )
+
+
+STUMBLES = """
+import pyarrow as pa
+from ml.on_spark.train import open_for_training
+from ml.settings import UserError, load_settings
+
+def stumble(batches):
+    for _ in batches:
+        raise pa.ArrowInvalid("in a cell:\\nada@example.org")
+    yield
+
+try:
+    with open_for_training(load_settings(None)) as spark:
+        spark.range(1).mapInPandas(stumble, "a int").collect()
+except UserError as error:
+    print(error)
+"""
+
+
+def test_what_a_worker_stumbles_over_is_named_and_not_shown(tmp_path: Path) -> None:
+    local = {"SPARK_MASTER": "local[1]", "SPARK_DRIVER_MEMORY": "1g"}
+    warehouse = {"SPARK_WAREHOUSE_PATH": str(tmp_path / "spark")}
+    done = run(tmp_path, "python", "-c", STUMBLES, **local, **warehouse)
+    assert "(pyarrow.lib.ArrowInvalid)" in done.stdout
+    assert "org.apache.spark.api.python.PythonException" in done.stderr
+    assert "ada@" not in done.stdout + done.stderr
 
 
 def test_too_few_workers_are_told_and_nothing_is_written(
