@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,15 @@ def _rows(
     return rows.sort_values(key, ignore_index=True)[sorted(rows.columns)]
 
 
+@contextmanager
+def _unchanged(on_spark: SparkProject) -> Iterator[list[pd.DataFrame]]:
+    """Scores and reasons are the same afterwards; yields what they are."""
+    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
+    yield before
+    for table, rows in zip((SCORES, REASONS), before, strict=True):
+        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+
+
 def _assert_equal(one: pd.DataFrame, other: pd.DataFrame) -> None:
     """To the last bit; only how pandas calls the types may differ."""
     pd.testing.assert_frame_equal(
@@ -126,10 +136,8 @@ def test_scores_and_reasons_are_those_of_duckdb(
 def test_scoring_again_changes_nothing_and_keeps_the_times(
     on_spark: SparkProject, summary: Summary
 ) -> None:
-    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
-    run_score_on_spark(on_spark.settings, AS_OF_DATE)
-    for table, rows in zip((SCORES, REASONS), before, strict=True):
-        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+    with _unchanged(on_spark):
+        run_score_on_spark(on_spark.settings, AS_OF_DATE)
 
 
 def test_rows_of_other_runs_and_days_stay(
@@ -151,59 +159,53 @@ def test_what_is_not_published_is_seen_by_nobody(
     on_spark: SparkProject, summary: Summary
 ) -> None:
     """A command that is killed has at most come so far."""
-    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
-    artifact = load_artifact(on_spark.settings.models_path, summary.run_id)
-    points = read_scoring_points(on_spark.spark)
-    half = replace(points, frame=points.frame.where("student_id like '%1'"))
-    staged = score_on_spark(on_spark.spark, artifact, half, AS_OF_DATE, 14)
-    waiting = read_staged(on_spark.spark, staged[1]).count()
-    assert 0 < waiting < sum(summary.bands.values())
-    for table, rows in zip((SCORES, REASONS), before, strict=True):
-        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+    with _unchanged(on_spark):
+        artifact = load_artifact(on_spark.settings.models_path, summary.run_id)
+        points = read_scoring_points(on_spark.spark)
+        half = replace(points, frame=points.frame.where("student_id like '%1'"))
+        staged = score_on_spark(on_spark.spark, artifact, half, AS_OF_DATE, 14)
+        waiting = read_staged(on_spark.spark, staged[1]).count()
+        assert 0 < waiting < sum(summary.bands.values())
 
 
 def test_a_lost_executor_changes_nothing(
     on_spark: SparkProject, summary: Summary
 ) -> None:
-    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
-    there = set(executors(on_spark.spark))
-    killer = threading.Timer(1.0, kill_an_executor, [on_spark.spark])
-    killer.start()
-    run_score_on_spark(on_spark.settings, None)
-    assert not killer.is_alive()
-    assert there - set(executors(on_spark.spark))
-    for table, rows in zip((SCORES, REASONS), before, strict=True):
-        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+    with _unchanged(on_spark):
+        there = set(executors(on_spark.spark))
+        killer = threading.Timer(1.0, kill_an_executor, [on_spark.spark])
+        killer.start()
+        run_score_on_spark(on_spark.settings, None)
+        assert not killer.is_alive()
+        assert there - set(executors(on_spark.spark))
 
 
 def test_a_scoring_that_fails_leaves_the_old_rows(
     on_spark: SparkProject, summary: Summary
 ) -> None:
-    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
-    features = on_spark.spark.table("main.student_features_14d").toPandas()
-    write_table(on_spark.spark, "student_features_14d", features.iloc[:-2000])
-    try:
-        with pytest.raises(UserError, match=r"points of student_targets have no row"):
-            run_score_on_spark(on_spark.settings, None)
-    finally:
-        write_table(on_spark.spark, "student_features_14d", features)
-    for table, rows in zip((SCORES, REASONS), before, strict=True):
-        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+    with _unchanged(on_spark):
+        features = on_spark.spark.table("main.student_features_14d").toPandas()
+        write_table(on_spark.spark, "student_features_14d", features.iloc[:-2000])
+        try:
+            with pytest.raises(
+                UserError, match=r"points of student_targets have no row"
+            ):
+                run_score_on_spark(on_spark.settings, None)
+        finally:
+            write_table(on_spark.spark, "student_features_14d", features)
 
 
 def test_rows_of_another_day_are_refused(
     on_spark: SparkProject, summary: Summary
 ) -> None:
     """A build that was ended has features of one day and settings of another."""
-    before = [_rows(on_spark, table) for table in (SCORES, REASONS)]
-    artifact = load_artifact(on_spark.settings.models_path, summary.run_id)
-    points = read_scoring_points(on_spark.spark)
-    day = pd.Timestamp("2024-01-14").date()
-    rows = rf"{len(before[1])} rows lie outside .*as_of_date = 2024-01-14"
-    with pytest.raises(WriteBackError, match=rows):
-        score_on_spark(on_spark.spark, artifact, points, day, 14)
-    for table, rows in zip((SCORES, REASONS), before, strict=True):
-        pd.testing.assert_frame_equal(_rows(on_spark, table), rows)
+    with _unchanged(on_spark) as before:
+        artifact = load_artifact(on_spark.settings.models_path, summary.run_id)
+        points = read_scoring_points(on_spark.spark)
+        day = pd.Timestamp("2024-01-14").date()
+        rows = rf"{len(before[1])} rows lie outside .*as_of_date = 2024-01-14"
+        with pytest.raises(WriteBackError, match=rows):
+            score_on_spark(on_spark.spark, artifact, points, day, 14)
 
 
 def test_a_point_that_is_there_twice_is_refused(
