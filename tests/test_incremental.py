@@ -6,11 +6,14 @@ from the first and built again from the second must hold what one built from the
 second alone holds: every row of every table.
 """
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import dbt.tracking
 import duckdb
 import pytest
 from dbt.cli.main import dbtRunner
@@ -171,6 +174,7 @@ class Builds:
 # kept is in other tables.
 OF_ONE_RUN = {
     "pipeline_settings",
+    "stg_platform__event_files",
     "int_read_from",
     "int_rebuild_from",
     "int_points_to_build",
@@ -505,6 +509,258 @@ def test_a_daily_run_of_oulad_ends_where_a_full_refresh_does(
         assert "built anew" not in said
         # Only what the features need was built.
         assert builds.differing_tables("daily", "full", fewest=30) == []
+
+
+# ---------- files of events that are as they were
+
+FILE_TIME = 1_600_000_000  # seconds since 1970, long before any build
+HELD = (
+    "select coalesce(string_agg(source_file, ' ' order by source_file), '')"
+    " from staging.stg_platform__event_files where not is_new"
+)
+OLD_FILES = "part 1.parquet part-0's.parquet"
+# What arrives, as selections from all events; `known` is when one could be known.
+ARRIVALS = {
+    "new": "select * from events where known >= {until}",
+    "late": LATE_EVENTS,
+    "repeated": REPEATED_EVENTS,
+    "repeated, without a time": """
+        select * replace (null as occurred_at, null as loaded_at) from events
+        where hash(event_id) % 20 = 0
+    """,
+    "without a time": """
+        select * replace (
+            'untimed-' || event_id as event_id, null as occurred_at,
+            null as loaded_at
+        ) from events where hash(event_id) % 20 = 1
+    """,
+    "of the future": """
+        select * replace (
+            'future-' || event_id as event_id, timestamp '2199-01-01' as occurred_at
+        ) from events where hash(event_id) % 20 = 2
+    """,
+    "of nobody": """
+        select * replace ('odd-' || event_id as event_id, 'nobody' as student_id)
+        from events where hash(event_id) % 20 = 3 and known >= {until}
+    """,
+    "of nobody, without a time": """
+        select * replace (
+            'odder-' || event_id as event_id, 'nobody' as student_id,
+            null as occurred_at, null as loaded_at
+        ) from events where hash(event_id) % 20 = 4
+    """,
+    "of the day after tomorrow": """
+        select * replace (
+            'soon-' || event_id as event_id,
+            current_date::timestamp + interval 2 day as occurred_at
+        ) from events where hash(event_id) % 20 = 5
+    """,
+}
+OF_LONG_AGO = "select * replace ('old-' || event_id as event_id) from events limit 9"
+OTHER_TYPES = """
+    select * replace (cast(quantity as varchar) as quantity) from events
+    where known >= {until}
+"""
+
+
+class EventFiles:
+    """A delivery of which the events are a folder of files."""
+
+    def __init__(self, raw: Path, folder: Path) -> None:
+        self.raw, self.folder = raw, folder
+
+    def write(self, name: str, queries: list[str], time: int = FILE_TIME) -> None:
+        """Write one file of events, as if it had been there for long."""
+        file = self.folder / "activity_events" / f"{name}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        known = "greatest(occurred_at, coalesce(loaded_at, occurred_at))"
+        with duckdb.connect() as connection:
+            connection.execute(
+                f"create view events as select *, {known} as known"
+                f" from '{self.raw / 'activity_events.parquet'}'"
+            )
+            # Within the look-back of a build that had all but what comes then.
+            connection.execute(
+                "set variable until = (select max(known)::date - 3 from events"
+                " where known < current_date)"
+            )
+            until = "getvariable('until')::timestamp"
+            selects = [
+                f"({query.format(until=until).replace('from raw', 'from events')})"
+                for query in queries
+            ]
+            quoted = str(file).replace("'", "''")
+            connection.execute(
+                "copy (select * exclude (known) from"
+                f" ({' union all by name '.join(selects)}) order by all)"
+                f" to '{quoted}' (format parquet, compression uncompressed)"
+            )
+        os.utime(file, (time, time))
+
+    def write_old(self) -> None:
+        """Write two files with what is known before the day on which more comes."""
+        early = [
+            "select * from events where known < {until} and hash(event_id) % 2 = ",
+            ARRIVALS["without a time"] + " and hash(event_id) % 40 = 1 and 0 = ",
+            ARRIVALS["of the future"] + " and hash(event_id) % 40 = 2 and 0 = ",
+            ARRIVALS["of nobody, without a time"] + " and 0 = ",
+            ARRIVALS["of the day after tomorrow"] + " and 0 = ",
+        ]
+        self.write("part-0's", [query + "0" for query in early])
+        self.write("part 1", [query + "1" for query in early])
+
+    def copy(self, into: Path) -> "EventFiles":
+        """The same delivery elsewhere, with the same times of its files."""
+        shutil.copytree(self.folder, into)
+        return EventFiles(self.raw, into)
+
+    def file(self, name: str) -> Path:
+        return self.folder / "activity_events" / f"{name}.parquet"
+
+
+def arrive(files: EventFiles, *kinds: str) -> None:
+    files.write("part 2", [ARRIVALS[kind] for kind in kinds or ARRIVALS])
+
+
+def change_a_file(files: EventFiles) -> None:
+    query = "select * from events where known < {until} and hash(event_id) % 3 = 0"
+    files.write("part 1", [query], FILE_TIME + 1)
+
+
+def rename_a_file(files: EventFiles) -> None:
+    files.file("part 1").rename(files.file("part 3"))
+
+
+def let_nobody_be_known(files: EventFiles) -> None:
+    students = files.folder / "students.parquet"
+    with duckdb.connect() as connection:
+        connection.execute(f"create table students as from '{students}'")
+        connection.execute(
+            "insert into students by name"
+            " select * replace ('nobody' as student_id) from students limit 1"
+        )
+        connection.execute(f"copy students to '{students}' (format parquet)")
+
+
+# What happens before the next build; which files it then holds, and whether it reads
+# all activity again.
+CHANGES_OF_FILES: dict[str, tuple[Callable[[EventFiles], None], str, bool]] = {
+    "nothing is new": (lambda files: None, OLD_FILES, False),
+    "events of all kinds are new": (arrive, OLD_FILES, False),
+    "events of long ago are new": (
+        lambda files: files.write("part 2", [OF_LONG_AGO]),
+        OLD_FILES,
+        True,
+    ),
+    "a file has changed": (change_a_file, "", True),
+    "a file is gone": (lambda files: files.file("part 1").unlink(), "", True),
+    "a file has another name": (rename_a_file, "", False),
+    "a column has another type": (
+        lambda files: files.write("part 2", [OTHER_TYPES]),
+        "",
+        False,
+    ),
+    "a student is known now": (let_nobody_be_known, "", False),
+}
+
+
+@pytest.fixture(scope="module")
+def event_files(tmp_path_factory: pytest.TempPathFactory) -> EventFiles:
+    folder = tmp_path_factory.mktemp("event files")
+    write_platform(folder / "raw", students=40)
+    files = EventFiles(folder / "raw", folder / "first")
+    files.write_old()
+    for file in files.raw.glob("*.parquet"):
+        if file.stem != "activity_events":
+            shutil.copy2(file, files.folder)
+    return files
+
+
+@pytest.fixture(scope="module")
+def file_builds(
+    tmp_path_factory: pytest.TempPathFactory, event_files: EventFiles
+) -> Iterator[Builds]:
+    """Builds that have made the warehouse `daily` of the old files."""
+    with pytest.MonkeyPatch.context() as patch:
+        builds = Builds(tmp_path_factory.mktemp("file builds"), patch)
+        builds.run("daily", event_files.folder, *WHOLE)
+        assert builds.value("daily", HELD) == ""
+        yield builds
+
+
+# Enough for a record, and of it what comes from events.
+WHOLE = ("run", "--select", "+student_features_14d", "+pipeline_settings")
+FROM_EVENTS = ("run", "--select", "+stg_platform__rejected_events", f"+{DAILY_NAME}")
+
+
+def check_daily_run(builds: Builds, folder: Path, held: str, reads_all: bool) -> None:
+    """The next build holds these files, and ends where one from nothing does."""
+    builds.run("again", folder, *WHOLE)
+    builds.file("full").unlink(missing_ok=True)
+    builds.run("full", folder, *FROM_EVENTS)
+    assert builds.value("again", HELD) == held
+    assert (builds.value("again", READ_FROM) == EVERYTHING) is reads_all
+    assert builds.differing_tables("again", "full", fewest=5) == []
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_FILES)
+def test_a_daily_run_holds_files_that_are_as_they_were(
+    file_builds: Builds, event_files: EventFiles, tmp_path: Path, change: str
+):
+    alter, held, reads_all = CHANGES_OF_FILES[change]
+    files = event_files.copy(tmp_path / "second")
+    alter(files)
+    file_builds.copy("daily", "again")
+    check_daily_run(file_builds, files.folder, held, reads_all)
+
+
+def test_files_of_a_build_that_was_cut_off_are_not_held(
+    file_builds: Builds, event_files: EventFiles, tmp_path: Path
+):
+    files = event_files.copy(tmp_path / "second")
+    arrive(files)
+    file_builds.copy("daily", "again")
+    half = ("run", "--select", "+stg_platform__rejected_events")
+    file_builds.run("again", files.folder, *half)
+    check_daily_run(file_builds, files.folder, "", False)
+
+
+def test_files_that_are_held_are_read_when_their_future_has_come(
+    file_builds: Builds, event_files: EventFiles, monkeypatch: pytest.MonkeyPatch
+):
+    begin = dbt.tracking.User.__init__
+
+    def begin_in_two_days(user: Any, *arguments: Any) -> None:
+        begin(user, *arguments)
+        user.run_started_at += timedelta(days=2)
+
+    file_builds.copy("daily", "again")
+    monkeypatch.setattr(dbt.tracking.User, "__init__", begin_in_two_days)
+    check_daily_run(file_builds, event_files.folder, OLD_FILES, False)
+    soon = f"select sum(events) from {DAILY} where activity_date > current_date + 1"
+    assert file_builds.value("daily", soon) is None
+    assert file_builds.value("again", soon) > 0
+
+
+def test_events_in_files_that_are_held_are_not_read(
+    file_builds: Builds, event_files: EventFiles, tmp_path: Path
+):
+    """A file that pretends to be as it was: only ids and kinds are looked at."""
+    files = event_files.copy(tmp_path / "second")
+    arrive(files, "new")
+    file = files.file("part 1")
+    was = file.read_bytes()
+    with duckdb.connect() as connection:
+        item = connection.execute(f"select min(item_id) from '{file}'").fetchone()[0]
+    assert item.encode() in was
+    file.write_bytes(was.replace(item.encode(), item[::-1].encode()))
+    os.utime(file, (FILE_TIME, FILE_TIME))
+    file_builds.copy("daily", "again")
+    file_builds.run("again", files.folder, *WHOLE)
+    assert file_builds.value("again", HELD) == OLD_FILES
+    file.write_bytes(was)
+    file_builds.run("full", files.folder, *FROM_EVENTS)
+    assert file_builds.differing_tables("again", "full", fewest=5) == []
 
 
 def test_the_project_is_where_the_fingerprint_looks_for_macros():

@@ -138,7 +138,7 @@
     {% if not builds_incrementally() %}{{ return('') }}{% endif %}
     {% set columns = adapter.get_columns_in_relation(record)
         | map(attribute='name') | list %}
-    {% if 'activity_checksum' not in columns %}
+    {% if 'event_files_checksum' not in columns %}
         {{ return('NO RECORD of what the tables were made by') }}
     {% endif %}
     {% set built = run_query('select build_fingerprint from ' ~ record).rows[0][0] %}

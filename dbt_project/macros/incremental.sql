@@ -7,9 +7,10 @@
   day sees what became known on it or later, so nothing older can have changed but
   by facts that say that they were known long ago, or by other students, courses or
   lessons, which decide what of the older facts is accepted. Where a checksum of older
-  activity is another than on record, all activity is read again (int_read_from);
-  where a checksum of everything else known by then differs (enrollments, due times,
-  results, purchases, courses), all features are computed again (int_rebuild_from).
+  activity is another than on record, all activity is read again (int_read_from; of
+  events in files see event_files.sql); where a checksum of everything else known by
+  then differs (enrollments, due times, results, purchases, courses), all features are
+  computed again (int_rebuild_from).
   The record then is void until a build has come to its end: one that is cut off may
   have written tables from facts that the next one does not see.
 
@@ -43,6 +44,18 @@
 {# The newest day with facts is the one before data_until. #}
 {% macro look_back(data_until) %}
     {{ return(add_days(data_until, '-1 - ' ~ var('event_lookback_days'))) }}
+{% endmacro %}
+
+
+{# A table as this run found it, for a model that it depends on. #}
+{% macro table_before(name) %}
+    {% if not execute %}{{ return(none) }}{% endif %}
+    {% for node in graph.nodes.values()
+        if node.resource_type == 'model' and node.name == name %}
+        {{ return(api.Relation.create(
+            database=node.database, schema=node.schema, identifier=node.alias
+        )) }}
+    {% endfor %}
 {% endmacro %}
 
 
@@ -89,7 +102,9 @@
     {% for node in graph.nodes.values() if node.resource_type == 'model'
         and node.unique_id not in (selected_resources | default([])) and (
             node.config.materialized == 'incremental'
-            or node.name in ['int_read_from', 'int_rebuild_from']
+            or node.name in [
+                'int_read_from', 'int_rebuild_from', 'stg_platform__event_files',
+            ]
         ) %}
         {% do left_out.append(node.name) %}
     {% endfor %}
@@ -97,13 +112,16 @@
 {% endmacro %}
 
 
-{# Removes what an incremental run will add again; a hook before it. #}
+{# Removes what an incremental run will add again; a hook before it. What has no known
+   time stays where its file is held. #}
 {% macro delete_known_again() %}
     {% if not is_incremental() %}{{ return('') }}{% endif %}
     {% set day = known_again_from() %}
     {{ return(
         'delete from ' ~ this ~ (
-            " where known_date >= cast('" ~ day ~ "' as date) or known_date is null"
+            " where known_date >= cast('" ~ day ~ "' as date)"
+            ~ (' and ' ~ is_in_time('known_date') if holds_event_files()
+                else ' or known_date is null')
             if day else ''
         )
     ) }}
@@ -111,11 +129,12 @@
 
 
 {# The same of repeated events: also of an id that was known once before, and of which
-   a copy may be gone. #}
+   a copy may be gone. None is where every file is held. #}
 {% macro delete_repeated_again() %}
     {% if not is_incremental() %}{{ return('') }}{% endif %}
     {% set day = known_again_from() %}
     {% if not day %}{{ return('delete from ' ~ this) }}{% endif %}
+    {% if holds_event_files() %}{{ return('') }}{% endif %}
     {% set early = "known_at < cast('" ~ day ~ "' as " ~ dbt.type_timestamp() ~ ')' %}
     {{ return(
         'delete from ' ~ this ~ ' where not coalesce(' ~ early ~ ', false)'
@@ -272,15 +291,16 @@
 {#
   A checksum of the activity that was known before `day`; a scalar subquery. Of events
   it has the number of rows of each student and course, and whether these are known:
-  it does not see an event whose other values were corrected in place. `is_held` takes
+  it does not see an event whose other values were corrected in place. `held` takes
   them from the tables that hold every event, accepted or rejected, which is the same
-  and sooner done than reading them. Clicks of OULAD count whole, whenever they
-  happened, and whether their page is known.
+  and sooner done than reading them: the tables that this run has made, or (`before`)
+  as it found them. Clicks of OULAD count whole, whenever they happened, and whether
+  their page is known.
 #}
-{% macro activity_checksum(day, is_held=false) %}
+{% macro activity_checksum(day, held='no') %}
     {% set source = setting('source_system') %}
     {% if source in ['sample', 'platform'] %}
-        {{ return(platform_activity_checksum(day, is_held)) }}
+        {{ return(platform_activity_checksum(day, held)) }}
     {% endif %}
     {% set groups = [
         'student_id', 'course_id', 'course_run_id', 'event_type', 'is_lesson_start',
@@ -292,20 +312,23 @@
     {{ return(checksum_of({counted: groups + ['facts']})) }}
 {% endmacro %}
 
-{% macro platform_activity_checksum(day, is_held) %}
-    {% if is_held %}
-        {% set early = ' where known_date < ' ~ day %}
-        {% set events = '(select student_id, course_id, events from '
-            ~ ref('int_daily_activity') ~ early ~ ' and events > 0 union all '
-            ~ 'select student_id, course_id, 1 as events from '
-            ~ ref('stg_platform__rejected_events') ~ early ~ ') as held' %}
-    {% else %}
+{% macro platform_activity_checksum(day, held) %}
+    {% if held == 'no' %}
         {% set events = ref('stg_platform__parsed_events') ~ ' where '
             ~ event_known_at() ~ ' < ' ~ day %}
+    {% else %}
+        {% set daily, rejected = 'int_daily_activity', 'stg_platform__rejected_events' %}
+        {% set early = ' where known_date < ' ~ day %}
+        {% set events = '(select student_id, course_id, events from '
+            ~ (table_before(daily) if held == 'before' else ref(daily))
+            ~ early ~ ' and events > 0 union all '
+            ~ 'select student_id, course_id, 1 as events from '
+            ~ (table_before(rejected) if held == 'before' else ref(rejected))
+            ~ early ~ ') as held' %}
     {% endif %}
     {% set groups = '(select student_id, course_id, '
-        ~ (add_up('events') if is_held else 'count(*)') ~ ' as events from ' ~ events
-        ~ ' group by student_id, course_id) as groups'
+        ~ ('count(*)' if held == 'no' else add_up('events')) ~ ' as events from '
+        ~ events ~ ' group by student_id, course_id) as groups'
         ~ ' left join ' ~ ref('stg_platform__students') ~ ' as students'
         ~ ' on groups.student_id = students.student_id'
         ~ ' and students.rejected_because is null'

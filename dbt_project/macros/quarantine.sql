@@ -133,7 +133,8 @@ parsed_events as (
         {{ parse_number('raw_quantity') }} as quantity,
         {{ parse_timestamp('raw_occurred_at') }} as occurred_at,
         raw_loaded_at,
-        {{ parse_timestamp('raw_loaded_at') }} as loaded_at
+        {{ parse_timestamp('raw_loaded_at') }} as loaded_at,
+        source_file
     from {{ events }}
 
 )
@@ -185,6 +186,7 @@ checked_events as (
         quantity,
         occurred_at,
         loaded_at,
+        source_file,
         case
             {{ reject_missing(['student_id', 'event_type']) }}
             when known_student_id is null then 'student_id is unknown'

@@ -12,14 +12,17 @@
     DATA_RAW_PATH empty    the table in schema `raw` of the warehouse
 
   `extra_columns` names columns beyond the contract (the attribute columns of
-  students); they must exist.
+  students); they must exist. `with_file=true` adds `source_file`, the name of the
+  file that a row is in, or nothing where it is in none.
 
   Rows of students who were forgotten are left out (macros/forgotten.sql);
   `and_forgotten=true` reads them too, which is for counting only.
 
   Usage: from {{ raw_table('platform', 'courses') }} as courses
 #}
-{% macro raw_table(source_name, table, extra_columns=[], and_forgotten=false) %}
+{% macro raw_table(
+    source_name, table, extra_columns=[], and_forgotten=false, with_file=false
+) %}
     {# Tells dbt about the dependency, also at parse time. #}
     {% set relation = ref(table) if setting('source_system') == 'sample'
         else source(source_name, table) %}
@@ -27,7 +30,7 @@
 
     {% set contract = raw_contract(source_name, table) %}
     {% if raw_is_in_files() %}
-        {% set scan = raw_scan(table) %}
+        {% set scan = raw_scan(table, with_file) %}
         {% set present = raw_scan_columns(scan) if scan else [] %}
     {% else %}
         {% set present = raw_relation_columns(relation) %}
@@ -36,9 +39,9 @@
     {% if scan is none and not contract.is_optional %}
         {{ refuse_raw_table(table) }}
     {% endif %}
-    {{ return(
-        raw_select(table, contract, present, scan, extra_columns, and_forgotten)
-    ) }}
+    {{ return(raw_select(
+        table, contract, present, scan, extra_columns, and_forgotten, with_file
+    )) }}
 {% endmacro %}
 
 
@@ -78,7 +81,7 @@
 
 
 {% macro raw_select(
-    table, contract, present, scan, extra_columns, and_forgotten
+    table, contract, present, scan, extra_columns, and_forgotten, with_file
 ) %}
     {# Names are matched whatever their case and surrounding blanks. #}
     {% set actual = {} %}
@@ -105,6 +108,10 @@
         {% if name is none %}{{ refuse_raw_column(table, column) }}{% endif %}
         {% do items.append(adapter.quote(name) ~ ' as ' ~ adapter.quote(column)) %}
     {% endfor %}
+    {% if with_file %}
+        {% set name = source_file() if raw_is_in_files() and scan else "''" %}
+        {% do items.append(name ~ ' as source_file') %}
+    {% endif %}
     {{ return(
         '(select ' ~ items | join(', ')
         ~ (' from ' ~ scan if scan else '')
@@ -149,16 +156,17 @@
   A relation, or table function, over the files of one raw table; none where there
   are none. On Spark it was made at the start of the run.
 #}
-{% macro raw_scan(table) %}
-    {{ return(adapter.dispatch('raw_scan')(table)) }}
+{% macro raw_scan(table, with_file=false) %}
+    {{ return(adapter.dispatch('raw_scan')(table, with_file)) }}
 {% endmacro %}
 
-{% macro duckdb__raw_scan(table) %}
+{% macro duckdb__raw_scan(table, with_file) %}
     {% set files = raw_files_of(table, raw_listing()) %}
-    {{ return(duckdb_scan(files) if files else none) }}
+    {{ return(duckdb_scan(files, with_file) if files else none) }}
 {% endmacro %}
 
-{% macro spark__raw_scan(table) %}
+{# Its views always have the file. #}
+{% macro spark__raw_scan(table, with_file) %}
     {% set view = raw_file_relation(table) %}
     {% set found = run_query(
         'show views in ' ~ view.schema ~ ' like ' ~ sql_text(view.identifier)
@@ -169,8 +177,29 @@
 
 {% macro raw_scan_columns(scan) %}
     {{ return(
-        run_query('describe select * from ' ~ scan).columns[0].values() | list
+        run_query('describe select * from ' ~ scan).columns[0].values()
+        | reject('equalto', path_column()) | list
     ) }}
+{% endmacro %}
+
+
+{# What a scan calls the column with the path of a row's file; no raw column has it. #}
+{% macro path_column() %}
+    {{ return('path of this file') }}
+{% endmacro %}
+
+
+{# The name of the file that a row is in. #}
+{% macro source_file() %}
+    {{ return(adapter.dispatch('source_file')()) }}
+{% endmacro %}
+
+{% macro duckdb__source_file() %}
+    {{ return('parse_filename(' ~ adapter.quote(path_column()) ~ ')') }}
+{% endmacro %}
+
+{% macro spark__source_file() %}
+    {{ return(adapter.quote(path_column())) }}
 {% endmacro %}
 
 
@@ -239,22 +268,25 @@
 
 {# DuckDB's table function over files of one format; a folder named course=7 is no
    column. #}
-{% macro duckdb_scan(files) %}
+{% macro duckdb_scan(files, with_file) %}
     {% set literals = [] %}
     {% for file in files %}
         {% do literals.append(sql_text(file_pattern(file))) %}
     {% endfor %}
     {% set list = '[' ~ literals | join(', ') ~ ']' %}
+    {% set path = ', filename = ' ~ sql_text(path_column()) if with_file else '' %}
     {% if (files[0] | lower).endswith('.csv') %}
         {# Nothing is guessed: text only, an empty value is null. #}
         {{ return(
             'read_csv(' ~ list ~ ", header = true, all_varchar = true, "
             ~ "delim = ',', quote = '\"', escape = '\"', comment = '', skip = 0, "
-            ~ "nullstr = '', union_by_name = true, hive_partitioning = false)"
+            ~ "nullstr = '', union_by_name = true, hive_partitioning = false"
+            ~ path ~ ')'
         ) }}
     {% endif %}
     {{ return(
-        'read_parquet(' ~ list ~ ', union_by_name = true, hive_partitioning = false)'
+        'read_parquet(' ~ list ~ ', union_by_name = true, hive_partitioning = false'
+        ~ path ~ ')'
     ) }}
 {% endmacro %}
 

@@ -162,6 +162,7 @@
             {% endif %}
             {% do items.append(value ~ ' as ' ~ adapter.quote(name)) %}
         {% endfor %}
+        {% do items.append('_metadata.file_name as ' ~ adapter.quote(path_column())) %}
         {% do selects.append('select ' ~ items | join(', ') ~ ' from ' ~ part.table) %}
     {% endfor %}
     {{ return(selects | join(' union all ')) }}

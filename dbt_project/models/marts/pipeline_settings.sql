@@ -9,8 +9,11 @@
 {% set next_day = '(select ' ~ look_back('data_until') ~ ' from '
     ~ ref('int_calendar') ~ ')' %}
 {% set facts = known_facts_checksum(next_day) %}
-{% set activity = activity_checksum(next_day, is_held=true) %}
+{% set activity = activity_checksum(next_day, held='now') %}
 {% set no_checksum = 'cast(null as ' ~ dbt.type_string() ~ ')' %}
+{% set data_until = '(select data_until from ' ~ ref('int_calendar') ~ ')' %}
+{% set event_files = event_files_checksum(data_until) if reads_event_files()
+    else no_checksum %}
 
 with
 
@@ -44,7 +47,8 @@ settings as (
         cast('{{ build_fingerprint() }}' as {{ dbt.type_string() }})
             as build_fingerprint,
         {{ facts if builds_whole() else no_checksum }} as facts_checksum,
-        {{ activity if builds_whole() else no_checksum }} as activity_checksum
+        {{ activity if builds_whole() else no_checksum }} as activity_checksum,
+        {{ event_files if builds_whole() else no_checksum }} as event_files_checksum
     from calendar
 
 )

@@ -15,6 +15,7 @@
 -- The one place that reads raw activity. A run after the first one replaces what
 -- became known from the look-back on (macros/incremental.sql).
 -- depends_on: {{ ref('int_read_from') }}
+{% if reads_event_files() %}-- depends_on: {{ ref('stg_platform__event_files') }}{% endif %}
 
 {% set since = known_again_from() if is_incremental() else none %}
 
@@ -31,7 +32,9 @@ activity as (
         cast(known_at as date) as known_date
     from {{ canonical('activity') }}
     {% if since %}
-    where known_at >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
+    where
+        known_at >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
+        {% if reads_event_files() %}and {{ in_file_to_read(since) }}{% endif %}
     {% endif %}
 
 ),

@@ -1,11 +1,14 @@
 {{ config(post_hook="{{ void_record('read_from', 'activity_checksum') }}") }}
 
 -- From which day on is activity read again in this run? From the look-back on where
--- what was known before it is as the last build found it.
+-- what was known before it is as the last build found it. Where the tables hold the
+-- files of that one, they say it, and only new files are looked into.
 
 {% set record = record_to_add_to() %}
 {% set day = look_back('data_until') %}
-{% set checksum = activity_checksum('(select ' ~ day ~ ' from ' ~ record ~ ')') %}
+{% set recorded_day = '(select ' ~ day ~ ' from ' ~ record ~ ')' %}
+{% set is_held = reads_event_files() and holds_event_files() %}
+{% set checksum = activity_checksum(recorded_day, 'before' if is_held else 'no') %}
 
 with
 
@@ -14,7 +17,19 @@ read_again as (
     {% if record %}
     select
         coalesce(
-            case when activity_checksum = {{ checksum }} then {{ day }} end,
+            case
+                when
+                    activity_checksum = {{ checksum }}
+                    {% if is_held %}
+                    and not exists (
+                        select 1 from {{ ref('stg_platform__parsed_events') }}
+                        where
+                            {{ in_new_file() }}
+                            and {{ event_known_at() }} < {{ recorded_day }}
+                    )
+                    {% endif %}
+                    then {{ day }}
+            end,
             cast('1900-01-01' as date)
         ) as read_from
     from {{ record }}

@@ -22,7 +22,8 @@ progress as (
         {{ no_flag }} as is_correct,
         {{ no_flag }} as is_first_attempt,
         created_at as occurred_at,
-        created_at as known_at
+        created_at as known_at,
+        '' as source_file
     from {{ ref('stg_platform__lesson_steps') }}
 
 ),
@@ -46,7 +47,8 @@ quiz_answers as (
         case when attempt = 0 then 1 when attempt > 0 then 0 end
             as is_first_attempt,
         created_at as occurred_at,
-        created_at as known_at
+        created_at as known_at,
+        '' as source_file
     from {{ ref('stg_platform__quiz_question_answers') }}
     where rejected_because is null
 
@@ -69,7 +71,8 @@ sign_ins as (
         {{ no_flag }} as is_correct,
         {{ no_flag }} as is_first_attempt,
         created_at as occurred_at,
-        created_at as known_at
+        created_at as known_at,
+        '' as source_file
     from {{ ref('stg_platform__signed_in_events') }}
     where rejected_because is null
 
@@ -99,7 +102,8 @@ events as (
         {{ no_flag }} as is_correct,
         {{ no_flag }} as is_first_attempt,
         occurred_at,
-        {{ event_known_at() }} as known_at
+        {{ event_known_at() }} as known_at,
+        source_file
     from {{ ref('stg_platform__activity_events') }}
     where rejected_because is null
 

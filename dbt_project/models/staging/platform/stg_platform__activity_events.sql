@@ -36,6 +36,7 @@ activity_events as (
         quantity,
         occurred_at,
         loaded_at,
+        source_file,
         rejected_because
     from checked_events
 
@@ -50,6 +51,7 @@ activity_events as (
         quantity,
         occurred_at,
         loaded_at,
+        source_file,
         case
             when rejected_because is null and copy_number > 1
                 then 'event_id is repeated'

@@ -5,7 +5,7 @@ with
 
 source as (
 
-    select * from {{ raw_table('platform', 'activity_events') }} as raw
+    select * from {{ raw_table('platform', 'activity_events', with_file=true) }} as raw
 
 ),
 
@@ -20,7 +20,8 @@ identified_events as (
         item_id as raw_item_id,
         quantity as raw_quantity,
         occurred_at as raw_occurred_at,
-        loaded_at as raw_loaded_at
+        loaded_at as raw_loaded_at,
+        source_file
     from source
 
 )

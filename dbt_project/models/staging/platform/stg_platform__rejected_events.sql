@@ -8,8 +8,9 @@
 }}
 
 -- The events that were rejected, as a table, so that a later run need not look at
--- every event again; those without a valid time it does.
+-- every event again; at those without a valid time it does, unless it holds their file.
 -- depends_on: {{ ref('int_read_from') }}
+-- depends_on: {{ ref('stg_platform__event_files') }}
 
 {% set since = known_again_from() if is_incremental() else none %}
 
@@ -23,7 +24,8 @@ rejected as (
         course_id,
         item_id,
         {{ event_known_at() }} as known_at,
-        rejected_because as reason
+        rejected_because as reason,
+        source_file
     from {{ ref('stg_platform__activity_events') }}
     where rejected_because is not null
 
@@ -39,9 +41,7 @@ rejected_events as (
         cast(known_at as date) as known_date
     from rejected
     {% if since %}
-    where
-        known_at is null
-        or known_at >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
+    where {{ is_known_again('known_at', since) }}
     {% endif %}
 
 )

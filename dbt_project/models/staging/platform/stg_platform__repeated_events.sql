@@ -12,6 +12,7 @@
 -- table, so that the view of all events needs no window over them. A run after the
 -- first one looks for copies of the ids that have become known since.
 -- depends_on: {{ ref('int_read_from') }}
+-- depends_on: {{ ref('stg_platform__event_files') }}
 -- depends_on: {{ ref('stg_platform__parsed_events') }}
 
 {% set since = known_again_from() if is_incremental() else none %}
@@ -24,13 +25,15 @@ candidate_ids as (
     {% if since %}
     select distinct event_id
     from {{ ref('stg_platform__parsed_events') }}
-    -- Also what has no valid time.
-    where
-        coalesce(
-            {{ event_known_at() }}
-            >= cast('{{ since }}' as {{ dbt.type_timestamp() }}),
-            true
-        )
+    where {{ is_known_again(event_known_at(), since) }}
+    {% if not holds_event_files() %}
+
+    union distinct
+
+    -- A file may have another name since.
+    select event_id
+    from {{ this }}
+    {% endif %}
     {% else %}
     select event_id
     from {{ ref('stg_platform__identified_events') }}
@@ -73,6 +76,7 @@ repeated_events as (
         quantity,
         occurred_at,
         loaded_at,
+        source_file,
         {{ event_known_at() }} as known_at,
         rejected_because,
         row_number() over (
@@ -85,7 +89,8 @@ repeated_events as (
                 course_id nulls last,
                 event_type,
                 item_id nulls last,
-                quantity nulls last
+                quantity nulls last,
+                source_file
         ) as copy_number
     from checked_events
 
