@@ -555,6 +555,12 @@ ARRIVALS = {
             current_date::timestamp + interval 2 day as occurred_at
         ) from events where hash(event_id) % 20 = 5
     """,
+    "of two futures": """
+        select * replace (
+            'futures-' || event_id as event_id, timestamp '2199-01-01' as loaded_at,
+            current_date::timestamp + interval 2 day as occurred_at
+        ) from events where hash(event_id) % 20 = 6
+    """,
 }
 OF_LONG_AGO = "select * replace ('old-' || event_id as event_id) from events limit 9"
 OTHER_TYPES = """
@@ -605,6 +611,7 @@ class EventFiles:
             ARRIVALS["of the future"] + " and hash(event_id) % 40 = 2 and 0 = ",
             ARRIVALS["of nobody, without a time"] + " and 0 = ",
             ARRIVALS["of the day after tomorrow"] + " and 0 = ",
+            ARRIVALS["of two futures"] + " and 0 = ",
         ]
         self.write("part-0's", [query + "0" for query in early])
         self.write("part 1", [query + "1" for query in early])
@@ -645,7 +652,6 @@ def let_nobody_be_known(files: EventFiles) -> None:
 # What happens before the next build; which files it then holds, and whether it reads
 # all activity again.
 CHANGES_OF_FILES: dict[str, tuple[Callable[[EventFiles], None], str, bool]] = {
-    "nothing is new": (lambda files: None, OLD_FILES, False),
     "events of all kinds are new": (arrive, OLD_FILES, False),
     "events of long ago are new": (
         lambda files: files.write("part 2", [OF_LONG_AGO]),
@@ -701,6 +707,11 @@ def check_daily_run(builds: Builds, folder: Path, held: str, reads_all: bool) ->
     assert builds.value("again", HELD) == held
     assert (builds.value("again", READ_FROM) == EVERYTHING) is reads_all
     assert builds.differing_tables("again", "full", fewest=5) == []
+    files = (
+        "select list(file order by file) from"
+        " (select * exclude (is_new) from staging.stg_platform__event_files) as file"
+    )
+    assert builds.value("again", files) == builds.value("full", files)
 
 
 @pytest.mark.parametrize("change", CHANGES_OF_FILES)
@@ -714,15 +725,39 @@ def test_a_daily_run_holds_files_that_are_as_they_were(
     check_daily_run(file_builds, files.folder, held, reads_all)
 
 
-def test_files_of_a_build_that_was_cut_off_are_not_held(
+# The second makes every table, and not the view of all events.
+@pytest.mark.parametrize(
+    "some, held",
+    [
+        ("+stg_platform__rejected_events", ""),
+        ("stg_platform__students+,+pipeline_settings", OLD_FILES),
+    ],
+)
+def test_files_that_a_build_of_some_tables_has_not_read_are_not_held(
+    file_builds: Builds,
+    event_files: EventFiles,
+    tmp_path: Path,
+    some: str,
+    held: str,
+):
+    files = event_files.copy(tmp_path / "second")
+    arrive(files)
+    file_builds.copy("daily", "again")
+    file_builds.run("again", files.folder, "run", "--select", some)
+    check_daily_run(file_builds, files.folder, held, False)
+
+
+def test_one_table_can_be_built_again(
     file_builds: Builds, event_files: EventFiles, tmp_path: Path
 ):
     files = event_files.copy(tmp_path / "second")
     arrive(files)
     file_builds.copy("daily", "again")
-    half = ("run", "--select", "+stg_platform__rejected_events")
-    file_builds.run("again", files.folder, *half)
-    check_daily_run(file_builds, files.folder, "", False)
+    file_builds.run("again", files.folder, *WHOLE)
+    for table in ("stg_platform__rejected_events", "stg_platform__repeated_events"):
+        file_builds.run("again", files.folder, "run", "--select", table)
+    file_builds.run("full", files.folder, *FROM_EVENTS, "--full-refresh")
+    assert file_builds.differing_tables("again", "full", fewest=5) == []
 
 
 def test_files_that_are_held_are_read_when_their_future_has_come(

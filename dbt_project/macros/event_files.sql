@@ -3,9 +3,9 @@
 
   stg_platform__event_files holds their names, sizes and times. Where every file of the
   last build is still there as it was, the tables hold what is in these files, and of
-  them a run reads those only that have events from the look-back on; of every file it
-  reads the ids, to find copies. Where one is gone or has changed, or where rows are not
-  in files, every event is looked at, as int_read_from says.
+  them a run reads those only that have events from the look-back on; of the others it
+  reads the ids, to find copies, and the kinds. Where one is gone or has changed, or
+  where rows are not in files, every event is looked at, as int_read_from says.
 #}
 
 
@@ -78,7 +78,12 @@
     {% set checksum = event_files_checksum(
         '(select data_until from ' ~ record ~ ')', is_before=true
     ) %}
-    {% if record is none or load_relation(before) is none %}{{ return([]) }}{% endif %}
+    {% for table in [
+        before, table_before('stg_platform__rejected_events'),
+        table_before('int_daily_activity'),
+    ] %}
+        {% if record is none or load_relation(table) is none %}{{ return([]) }}{% endif %}
+    {% endfor %}
     {% set vouched = run_query(
         'select event_files_checksum = ' ~ checksum ~ ' from ' ~ record
     ).rows[0][0] %}
@@ -95,6 +100,16 @@
 {% endmacro %}
 
 
+{# Until a build has come to its end the record vouches for no file: one that is cut off
+   may have written some of the tables from files that are others now. A hook. #}
+{% macro void_event_files() %}
+    {% set record = record_to_add_to() %}
+    {{ return(
+        'update ' ~ record ~ ' set event_files_checksum = null' if record else ''
+    ) }}
+{% endmacro %}
+
+
 {# Of these, the ones of which nothing has come into its time since. #}
 {% macro settled_event_files() %}
     {{ return(event_files_where(
@@ -108,9 +123,9 @@
   What the next build compares to know that stg_platform__event_files says what the
   tables hold. It is null where a file is so new that it may change once more within
   the same second, which is as exactly as times of files are told. With the files go the
-  types that DuckDB gives their columns, and who is known of the events without a time
-  before data_until: of these alone int_read_from does not look whether they are still
-  rejected for the same reason.
+  types that DuckDB gives their columns, who was forgotten, and who is known of the
+  events without a time before data_until: of these alone int_read_from does not look
+  whether they are still rejected for the same reason.
 #}
 {% macro event_files_checksum(data_until, is_before=false) %}
     {% set students, courses = ref('stg_platform__students'), ref('stg_platform__courses') %}
@@ -128,7 +143,7 @@
         ~ ' left join ' ~ courses ~ ' as courses'
         ~ ' on rejected.course_id = courses.course_id'
         ~ ' and courses.rejected_because is null'
-        ~ ' where coalesce(rejected.known_date > ' ~ data_until ~ ', true)' %}
+        ~ ' where coalesce(rejected.known_date >= ' ~ data_until ~ ', true)' %}
     {% set second = modules.datetime.timedelta(seconds=1) %}
     {% set latest = (run_started_at.astimezone(modules.pytz.utc) - second)
         .strftime('%Y-%m-%d %H:%M:%S') %}
@@ -137,6 +152,7 @@
         untimed: [
             'rejected.record_key', 'students.student_id', 'courses.course_id',
         ],
+        '(' ~ forgotten_hashes() ~ ') as forgotten': ['forgotten.student_hash'],
     }) %}
     {{ return(
         'case when (select max(modified_at) from ' ~ files ~ ") < cast('" ~ latest
@@ -162,11 +178,15 @@
 {% endmacro %}
 
 
-{# Whether the tables hold what was in some of the files, in this run. #}
+{# Whether the tables hold what was in some of the files; a run that does not look at
+   the files cannot know. #}
 {% macro holds_event_files() %}
-    {% set relation = ref('stg_platform__event_files') %}
-    {% set files = load_relation(relation) if execute else none %}
-    {% if files is none or not builds_incrementally() %}{{ return(false) }}{% endif %}
+    {% set files = ref('stg_platform__event_files') %}
+    {% set looks = 'model.' ~ project_name ~ '.stg_platform__event_files'
+        in (selected_resources | default([])) %}
+    {% if not execute or not looks or not builds_incrementally() %}
+        {{ return(false) }}
+    {% endif %}
     {{ return(run_query(
         'select count(*) from ' ~ files ~ ' where not is_new'
     ).rows[0][0] > 0) }}
@@ -174,7 +194,7 @@
 
 
 {# A condition: the event is in a file that may have what became known from `since`
-   on. One on names alone, so that DuckDB does not open the others. #}
+   on. One on names alone, so that DuckDB reads nothing of the others. #}
 {% macro in_file_to_read(since) %}
     {% if not holds_event_files() or not since %}{{ return('1 = 1') }}{% endif %}
     {% set early = "last_known_at < cast('" ~ since ~ "' as timestamp)" %}

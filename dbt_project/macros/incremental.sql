@@ -112,8 +112,8 @@
 {% endmacro %}
 
 
-{# Removes what an incremental run will add again; a hook before it. What has no known
-   time stays where its file is held. #}
+{# Removes what an incremental run will add again; a hook before it. What has no time, or
+   one in the future, stays where its file is held. #}
 {% macro delete_known_again() %}
     {% if not is_incremental() %}{{ return('') }}{% endif %}
     {% set day = known_again_from() %}

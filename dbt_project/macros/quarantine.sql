@@ -192,9 +192,15 @@ checked_events as (
             when known_student_id is null then 'student_id is unknown'
             when course_id is not null and known_course_id is null
                 then 'course_id is unknown'
-            {{ reject_bad_time('occurred_at') }}
+            {{ reject_bad_time('occurred_at', may_be_future=true) }}
             -- Otherwise a late event would count as known at once.
-            {{ reject_bad_optional_time('loaded_at') }}
+            {{ reject_bad_optional_time('loaded_at', may_be_future=true) }}
+            -- The later of two times in the future, so that this stays the reason until
+            -- the event is known.
+            when loaded_at > occurred_at and loaded_at > {{ latest_plausible_time() }}
+                then 'loaded_at is in the future'
+            when occurred_at > {{ latest_plausible_time() }}
+                then 'occurred_at is in the future'
             -- The upper bound keeps sums exact.
             {{ reject_bad_number('quantity', 0, 1000000000000) }}
         end as rejected_because

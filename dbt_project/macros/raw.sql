@@ -198,8 +198,11 @@
     {{ return('parse_filename(' ~ adapter.quote(path_column()) ~ ')') }}
 {% endmacro %}
 
+{# Spark names it as an URI does, but a plus is a plus there. #}
 {% macro spark__source_file() %}
-    {{ return(adapter.quote(path_column())) }}
+    {{ return(
+        "url_decode(replace(" ~ adapter.quote(path_column()) ~ ", '+', '%2B'))"
+    ) }}
 {% endmacro %}
 
 

@@ -185,9 +185,9 @@ def _retype(
     if len(statements) > 1:
         (folder / table).mkdir()
     for number, statement in enumerate(statements):
-        target = (
-            folder / table / f"{number}.parquet" if number or statements[1:] else path
-        )
+        # A name in which a path and a URI differ.
+        part = folder / table / f"part {number}, 50%20 + #1 ü.parquet"
+        target = part if statements[1:] else path
         connection.execute(f"copy ({statement}) to {sql_text(target)} (format parquet)")
 
 

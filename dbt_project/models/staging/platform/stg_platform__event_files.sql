@@ -1,4 +1,9 @@
-{{ config(materialized='table') }}
+{{
+    config(
+        materialized='table',
+        post_hook='{{ void_event_files() }}',
+    )
+}}
 
 {% set files = list_event_files() %}
 {% set held = held_event_files(files) %}
@@ -58,7 +63,8 @@ event_files as (
             else true
         end as is_new
     from listed
-    left join known on listed.source_file = known.source_file
+    -- What came after the view of all events was made is for the next run.
+    inner join known on listed.source_file = known.source_file
 
 )
 
