@@ -42,6 +42,8 @@ NUMBERS = (
 WORDS = ["true", "TRUE", " t ", "y", "Yes", "NO", "0.0", "1.0", "1.00", "on", "maybe"]
 BLANKS = ["", "  ", "\t", " \t ", "\u00a07", "7\u00a0", "\u3000x", " a b ", "\n8\r\n"]
 LETTERS = "0123456789-/:. TZtz+eE,_xUC\t"
+# The name of a file in which a path and a URI differ.
+PART = "part {}, 50%20 + #1 ü.parquet"
 
 
 def odd_values(changed: int = 5000) -> Iterator[str]:
@@ -79,7 +81,7 @@ def make_odd(folder: Path) -> None:
     # No raw file, and no partition either.
     older = folder / "lesson_progresses" / "student_id=older"
     older.mkdir()
-    shutil.copy2(folder / "lesson_progresses" / "0.parquet", older)
+    shutil.copy2(folder / "lesson_progresses" / PART.format(0), older)
     _write_as_arrow_does(folder / "quiz_question_answers.parquet")
 
 
@@ -185,9 +187,7 @@ def _retype(
     if len(statements) > 1:
         (folder / table).mkdir()
     for number, statement in enumerate(statements):
-        # A name in which a path and a URI differ.
-        part = folder / table / f"part {number}, 50%20 + #1 ü.parquet"
-        target = part if statements[1:] else path
+        target = folder / table / PART.format(number) if statements[1:] else path
         connection.execute(f"copy ({statement}) to {sql_text(target)} (format parquet)")
 
 
