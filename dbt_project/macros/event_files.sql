@@ -181,6 +181,7 @@
 {# Whether the tables hold what was in some of the files; a run that does not look at
    the files cannot know. #}
 {% macro holds_event_files() %}
+    {% if not reads_event_files() %}{{ return(false) }}{% endif %}
     {% set files = ref('stg_platform__event_files') %}
     {% set looks = 'model.' ~ project_name ~ '.stg_platform__event_files'
         in (selected_resources | default([])) %}

@@ -7,7 +7,7 @@
 {% set record = record_to_add_to() %}
 {% set day = look_back('data_until') %}
 {% set recorded_day = '(select ' ~ day ~ ' from ' ~ record ~ ')' %}
-{% set is_held = reads_event_files() and holds_event_files() %}
+{% set is_held = holds_event_files() %}
 {% set checksum = activity_checksum(recorded_day, 'before' if is_held else 'no') %}
 
 with
