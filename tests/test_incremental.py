@@ -19,6 +19,7 @@ import pytest
 from dbt.cli.main import dbtRunner
 
 from ml.settings import PROJECT_ROOT
+from ml.warehouse import sql_text
 from tests.leakage_data import write_oulad, write_platform
 from tests.pipeline import environment
 
@@ -595,11 +596,10 @@ class EventFiles:
                 f"({query.format(until=until).replace('from raw', 'from events')})"
                 for query in queries
             ]
-            quoted = str(file).replace("'", "''")
             connection.execute(
                 "copy (select * exclude (known) from"
                 f" ({' union all by name '.join(selects)}) order by all)"
-                f" to '{quoted}' (format parquet, compression uncompressed)"
+                f" to {sql_text(file)} (format parquet, compression uncompressed)"
             )
         os.utime(file, (time, time))
 

@@ -25,14 +25,10 @@
 
 {# No column of contents is asked for, so none is read. #}
 {% macro duckdb__describe_files(files) %}
-    {% set literals = [] %}
-    {% for file in files %}
-        {% do literals.append(sql_text(file_pattern(file))) %}
-    {% endfor %}
     {% set found = run_query(
         'select parse_filename(filename), cast(size as varchar), '
-        ~ "strftime(last_modified, '%Y-%m-%d %H:%M:%S') from read_blob(["
-        ~ literals | join(', ') ~ ']) order by 1'
+        ~ "strftime(last_modified, '%Y-%m-%d %H:%M:%S') from read_blob("
+        ~ duckdb_files(files) ~ ') order by 1'
     ).rows %}
     {{ return(found | map('list') | list) }}
 {% endmacro %}
@@ -128,7 +124,6 @@
   whether they are still rejected for the same reason.
 #}
 {% macro event_files_checksum(data_until, is_before=false) %}
-    {% set students, courses = ref('stg_platform__students'), ref('stg_platform__courses') %}
     {% if is_before %}
         {% set files = table_before('stg_platform__event_files') %}
         {% set rejected = table_before('stg_platform__rejected_events') %}
@@ -137,12 +132,7 @@
         {% set rejected = ref('stg_platform__rejected_events') %}
     {% endif %}
     {% set types = local_md5(event_columns() | join(', ')) %}
-    {% set untimed = rejected ~ ' as rejected left join ' ~ students ~ ' as students'
-        ~ ' on rejected.student_id = students.student_id'
-        ~ ' and students.rejected_because is null'
-        ~ ' left join ' ~ courses ~ ' as courses'
-        ~ ' on rejected.course_id = courses.course_id'
-        ~ ' and courses.rejected_because is null'
+    {% set untimed = rejected ~ ' as rejected' ~ join_who_is_known('rejected')
         ~ ' where coalesce(rejected.known_date >= ' ~ data_until ~ ', true)' %}
     {% set second = modules.datetime.timedelta(seconds=1) %}
     {% set latest = (run_started_at.astimezone(modules.pytz.utc) - second)
@@ -198,7 +188,8 @@
    on. One on names alone, so that DuckDB reads nothing of the others. #}
 {% macro in_file_to_read(since) %}
     {% if not holds_event_files() or not since %}{{ return('1 = 1') }}{% endif %}
-    {% set early = "last_known_at < cast('" ~ since ~ "' as timestamp)" %}
+    {% set early = "last_known_at < cast('" ~ since ~ "' as "
+        ~ dbt.type_timestamp() ~ ')' %}
     {{ return('not ' ~ is_one_of(event_files_where(
         'not is_new and coalesce(' ~ early ~ ', true) and coalesce(not '
         ~ is_in_time('next_known_at') ~ ', true)'
@@ -230,6 +221,16 @@
 {% macro in_new_file() %}
     {% if not holds_event_files() %}{{ return('1 = 1') }}{% endif %}
     {{ return(is_one_of(event_files_where('is_new'))) }}
+{% endmacro %}
+
+
+{# A condition: no such file has an event that was known before `day`. #}
+{% macro no_new_file_has_older(day) %}
+    {% if not holds_event_files() %}{{ return('1 = 1') }}{% endif %}
+    {{ return(
+        'not exists (select 1 from ' ~ ref('stg_platform__parsed_events') ~ ' where '
+        ~ in_new_file() ~ ' and ' ~ event_known_at() ~ ' < ' ~ day ~ ')'
+    ) }}
 {% endmacro %}
 
 

@@ -329,12 +329,7 @@
     {% set groups = '(select student_id, course_id, '
         ~ ('count(*)' if held == 'no' else add_up('events')) ~ ' as events from '
         ~ events ~ ' group by student_id, course_id) as groups'
-        ~ ' left join ' ~ ref('stg_platform__students') ~ ' as students'
-        ~ ' on groups.student_id = students.student_id'
-        ~ ' and students.rejected_because is null'
-        ~ ' left join ' ~ ref('stg_platform__courses') ~ ' as courses'
-        ~ ' on groups.course_id = courses.course_id'
-        ~ ' and courses.rejected_because is null' %}
+        ~ join_who_is_known('groups') %}
     {% set early = ' where created_at < ' ~ day %}
     {% set accepted = early ~ ' and rejected_because is null' %}
     {{ return(checksum_of({
@@ -351,6 +346,19 @@
         ],
         ref('stg_platform__signed_in_events') ~ accepted: ['student_id', 'created_at'],
     })) }}
+{% endmacro %}
+
+
+{# Joins to rows with a student and a course: those of them that are accepted. #}
+{% macro join_who_is_known(rows) %}
+    {{ return(
+        ' left join ' ~ ref('stg_platform__students') ~ ' as students'
+        ~ ' on ' ~ rows ~ '.student_id = students.student_id'
+        ~ ' and students.rejected_because is null'
+        ~ ' left join ' ~ ref('stg_platform__courses') ~ ' as courses'
+        ~ ' on ' ~ rows ~ '.course_id = courses.course_id'
+        ~ ' and courses.rejected_because is null'
+    ) }}
 {% endmacro %}
 
 

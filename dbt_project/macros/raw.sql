@@ -272,11 +272,7 @@
 {# DuckDB's table function over files of one format; a folder named course=7 is no
    column. #}
 {% macro duckdb_scan(files, with_file) %}
-    {% set literals = [] %}
-    {% for file in files %}
-        {% do literals.append(sql_text(file_pattern(file))) %}
-    {% endfor %}
-    {% set list = '[' ~ literals | join(', ') ~ ']' %}
+    {% set list = duckdb_files(files) %}
     {% set path = ', filename = ' ~ sql_text(path_column()) if with_file else '' %}
     {% if (files[0] | lower).endswith('.csv') %}
         {# Nothing is guessed: text only, an empty value is null. #}
@@ -291,6 +287,16 @@
         'read_parquet(' ~ list ~ ', union_by_name = true, hive_partitioning = false'
         ~ path ~ ')'
     ) }}
+{% endmacro %}
+
+
+{# The list of files that DuckDB's table functions take. #}
+{% macro duckdb_files(files) %}
+    {% set literals = [] %}
+    {% for file in files %}
+        {% do literals.append(sql_text(file_pattern(file))) %}
+    {% endfor %}
+    {{ return('[' ~ literals | join(', ') ~ ']') }}
 {% endmacro %}
 
 

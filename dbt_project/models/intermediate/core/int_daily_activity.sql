@@ -34,7 +34,7 @@ activity as (
     {% if since %}
     where
         known_at >= cast('{{ since }}' as {{ dbt.type_timestamp() }})
-        {% if reads_event_files() %}and {{ in_file_to_read(since) }}{% endif %}
+        and {{ in_file_to_read(since) }}
     {% endif %}
 
 ),

@@ -20,14 +20,7 @@ read_again as (
             case
                 when
                     activity_checksum = {{ checksum }}
-                    {% if is_held %}
-                    and not exists (
-                        select 1 from {{ ref('stg_platform__parsed_events') }}
-                        where
-                            {{ in_new_file() }}
-                            and {{ event_known_at() }} < {{ recorded_day }}
-                    )
-                    {% endif %}
+                    and {{ no_new_file_has_older(recorded_day) }}
                     then {{ day }}
             end,
             cast('1900-01-01' as date)
