@@ -24,6 +24,30 @@
 {%- endmacro %}
 
 
+{# The same of a column of which nearly every value is another one. #}
+{% macro blank_id_to_null(column) %}
+    {{ return(adapter.dispatch('blank_id_to_null')(column)) }}
+{% endmacro %}
+
+{% macro default__blank_id_to_null(column) -%}
+    {{ return(blank_to_null(column)) }}
+{%- endmacro %}
+
+{# Seeing that there is nothing to trim takes a quarter of the time that trimming
+   does. Of the blanks one is ASCII, of which every sign is one byte long. #}
+{% macro duckdb__blank_id_to_null(column) -%}
+    {%- set text = 'cast(' ~ column ~ ' as varchar)' -%}
+    case
+        when
+            {{ text }} >= '!'
+            and not ends_with({{ text }}, ' ')
+            and strlen({{ text }}) = length({{ text }})
+            then {{ text }}
+        else {{ blank_to_null(column) }}
+    end
+{%- endmacro %}
+
+
 {# Text without blanks around it, those of other scripts and widths included. #}
 {% macro trimmed(column) %}
     {{ return(adapter.dispatch('trimmed')(column)) }}

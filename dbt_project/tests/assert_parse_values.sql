@@ -1,6 +1,7 @@
 {#
-  What: parse_number, parse_integer, parse_boolean and blank_to_null take what
-  they should and give null for anything else, without ever failing.
+  What: parse_number, parse_integer, parse_boolean, blank_to_null and
+  blank_id_to_null take what they should and give null for anything else, without
+  ever failing.
   When it matters: a macro that fails stops the build at the first dirty row; one
   that takes too much lets a wrong value through, and NaN poisons every sum.
   How to fix: see macros/parse.sql.
@@ -64,6 +65,19 @@
     ('blank', 'length(' ~ blank_to_null("''") ~ ')', 'null'),
     ('blank', 'length(' ~ blank_to_null("'   '") ~ ')', 'null'),
     ('blank', 'length(' ~ blank_to_null("cast(null as " ~ text ~ ")") ~ ')', 'null'),
+    ('id', 'length(' ~ blank_id_to_null("'ab'") ~ ')', '2'),
+    ('id', 'length(' ~ blank_id_to_null("' ab '") ~ ')', '2'),
+    ('id', 'length(' ~ blank_id_to_null("'ab '") ~ ')', '2'),
+    ('id', 'length(' ~ blank_id_to_null("'a b'") ~ ')', '3'),
+    ('id', 'length(' ~ blank_id_to_null("'\u00a0ab'") ~ ')', '2'),
+    ('id', 'length(' ~ blank_id_to_null("'ab\u3000'") ~ ')', '2'),
+    ('id', 'length(' ~ blank_id_to_null("'äb '") ~ ')', '2'),
+    ('id', 'length(' ~ blank_id_to_null("'äb'") ~ ')', '2'),
+    ('id', 'length(' ~ blank_id_to_null('123') ~ ')', '3'),
+    ('id', 'length(' ~ blank_id_to_null("''") ~ ')', 'null'),
+    ('id', 'length(' ~ blank_id_to_null("'   '") ~ ')', 'null'),
+    ('id', 'length(' ~ blank_id_to_null("'\u2009'") ~ ')', 'null'),
+    ('id', 'length(' ~ blank_id_to_null("cast(null as " ~ text ~ ")") ~ ')', 'null'),
 ] %}
 
 with

@@ -13,7 +13,7 @@ identified_events as (
 
     select
         cast(event_id as {{ dbt.type_string() }}) as raw_event_id,
-        {{ blank_to_null('event_id') }} as event_id,
+        {{ blank_id_to_null('event_id') }} as event_id,
         student_id as raw_student_id,
         course_id as raw_course_id,
         event_type as raw_event_type,

@@ -90,7 +90,8 @@ repeated_events as (
                 event_type,
                 item_id nulls last,
                 quantity nulls last,
-                source_file
+                source_file,
+                raw_event_id
         ) as copy_number
     from checked_events
 
