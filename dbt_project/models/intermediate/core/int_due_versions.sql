@@ -27,6 +27,41 @@ bookings as (
 
 ),
 
+-- Where every due time is known, and every version of an assessment is of one kind, no
+-- position depends on what is due later.
+plainly_dated as (
+
+    select course_id
+    from (
+        select
+            course_id,
+            assessment_id,
+            case
+                when count(due_at) = count(*) and min(kind) = max(kind) then 0
+                else 1
+            end as is_odd
+        from assessments
+        group by
+            course_id,
+            assessment_id
+    ) as dated
+    group by course_id
+    having max(is_odd) = 0
+
+),
+
+-- A booking may be of what is over, or due after the end of the validity.
+booked_kinds as (
+
+    select distinct
+        bookings.student_id,
+        assessments.course_id,
+        assessments.kind
+    from bookings
+    inner join assessments on bookings.assessment_id = assessments.assessment_id
+
+),
+
 -- A result carried over from an earlier run: from then on there is nothing to sit.
 carried_over as (
 
@@ -74,6 +109,24 @@ offered as (
         on
             enrollments.student_id = carried_over.student_id
             and assessments.assessment_id = carried_over.assessment_id
+    left join plainly_dated on enrollments.course_id = plainly_dated.course_id
+    left join booked_kinds
+        on
+            enrollments.student_id = booked_kinds.student_id
+            and enrollments.course_id = booked_kinds.course_id
+            and assessments.kind = booked_kinds.kind
+    -- What no sitting comes of is most of it, in a course that has run for long.
+    where
+        plainly_dated.course_id is null
+        or booked_kinds.kind is not null
+        or (
+            assessments.due_at >= enrollments.began_at
+            and (
+                assessments.kind = 'exam'
+                or enrollments.valid_to is null
+                or assessments.due_at <= enrollments.valid_to
+            )
+        )
 
 ),
 
