@@ -19,6 +19,7 @@
 {% macro flag_values(counted, value) -%}
     select
         {{ value }},
+        uses,
         case
             when number < 63
                 then cast(power(2, number) as {{ dbt.type_bigint() }})
@@ -26,6 +27,7 @@
     from (
         select
             {{ value }},
+            uses,
             row_number() over (order by uses desc, {{ value }}) - 1 as number
         from {{ counted }}
     ) as numbered

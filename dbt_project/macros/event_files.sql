@@ -4,8 +4,8 @@
   stg_platform__event_files holds their names, sizes and times. Where every file of the
   last build is still there as it was, the tables hold what is in these files, and of
   them a run reads those only that have events from the look-back on; of the others it
-  reads the ids, to find copies, and the kinds. Where one is gone or has changed, or
-  where rows are not in files, every event is looked at, as int_read_from says.
+  reads the ids, to find copies. Where one is gone or has changed, or where rows are not
+  in files, every event is looked at, as int_read_from says.
 #}
 
 

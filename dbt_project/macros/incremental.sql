@@ -104,6 +104,7 @@
             node.config.materialized == 'incremental'
             or node.name in [
                 'int_read_from', 'int_rebuild_from', 'stg_platform__event_files',
+                'platform__activity_kinds',
             ]
         ) %}
         {% do left_out.append(node.name) %}

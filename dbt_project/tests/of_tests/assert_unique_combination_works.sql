@@ -10,6 +10,15 @@
 {% set repeated_nulls %}
     (select 1 as a, null as b union all select 1 as a, null as b) as inline_rows
 {% endset %}
+{% set repeated_days %}
+    (
+        select 1 as a, cast('2024-03-01' as date) as known_date
+        union all select 1 as a, cast('2024-03-01' as date) as known_date
+        union all select 1 as a, cast('2024-03-02' as date) as known_date
+        union all select 1 as a, cast('2024-03-02' as date) as known_date
+    ) as inline_rows
+{% endset %}
+{% set second_day = "(select cast('2024-03-02' as date)) as inline_day" %}
 
 with
 
@@ -33,7 +42,15 @@ found as (
             from (
                 {{ test_unique_combination(repeated_nulls, ['a', 'b']) }}
             ) as t
-        ) as on_repeated_nulls
+        ) as on_repeated_nulls,
+        (
+            select count(*)
+            from (
+                {{ test_unique_combination(
+                    repeated_days, ['a', 'known_date'], second_day
+                ) }}
+            ) as t
+        ) as on_rows_of_a_run
 
 )
 
@@ -43,4 +60,5 @@ where not (
     and on_part_of_the_key = 1
     and on_repeated_rows = 1
     and on_repeated_nulls = 1
+    and on_rows_of_a_run = {{ 1 if flags.WHICH == 'build' else 2 }}
 )
