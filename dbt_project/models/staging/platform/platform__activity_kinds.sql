@@ -19,12 +19,7 @@ named as (
 
     union all
 
-    {% if is_held %}
-    select
-        activity_kind,
-        uses
-    from {{ this }}
-    {% else %}
+    -- What is no event has a kind, too.
     select
         'progress' as activity_kind,
         0 as uses
@@ -34,6 +29,14 @@ named as (
     select
         'quiz_answer' as activity_kind,
         0 as uses
+    {% if is_held %}
+
+    union all
+
+    select
+        activity_kind,
+        uses
+    from {{ this }}
     {% endif %}
 
 ),
