@@ -14,7 +14,12 @@ from ml.settings import PROJECT_ROOT
 from tests.bench.scale import make_data, pandas_way, tables
 from tests.bench.scale.page import render
 from tests.bench.scale.processes import CommandFailed, Limits, Measured, measure
-from tests.bench.scale.targets import TARGETS, Target
+from tests.bench.scale.targets import (
+    TARGETS,
+    Target,
+    increment_range,
+    increment_share,
+)
 from tests.pipeline import environment, run
 
 DOCS = PROJECT_ROOT / "docs"
@@ -180,6 +185,23 @@ def test_a_target_is_met_or_missed(
     target: Target, value: float | None, status: str
 ) -> None:
     assert target.status({"x": value}) == status
+
+
+def test_shares_of_an_increment() -> None:
+    """By hand: each command without its start, the runs that lie furthest apart."""
+    start = {
+        "build": {"seconds": 50.0, "cpu_seconds": 60.0, "runs": [49.0, 50.0, 52.0]},
+        "increment": {"seconds": 60.0, "cpu_seconds": 70.0, "runs": [58.0, 60.0, 61.0]},
+    }
+    found = {
+        "build": {"seconds": 90.0, "cpu_seconds": 140.0, "runs": [92.0, 90.0, 89.0]},
+        "increment": {"seconds": 64.0, "cpu_seconds": 86.0, "runs": [63.0, 64.0, 67.0]},
+    }
+    results = {"overhead": start, "sizes": {"10": found}}
+    assert increment_share(results, "10") == 4 / 40
+    assert increment_share(results, "10", "cpu_seconds") == 16 / 80
+    assert increment_range(results, "10") == (2 / 43, 9 / 37)
+    assert increment_range(results, "100") is None
 
 
 def test_the_page_is_what_the_results_say() -> None:

@@ -19,6 +19,7 @@ from tests.bench.scale.targets import (
     Results,
     Target,
     aggregation_ratio,
+    increment_range,
     increment_share,
     measured,
     speed_up,
@@ -179,6 +180,21 @@ def stage(results: Results, step: str) -> str:
     return table(head, by_size(results, step, cells))
 
 
+def increments(results: Results) -> str:
+    """The increment as a share of the full build."""
+
+    def cells(size: str, _: Step) -> Row:
+        extremes = increment_range(results, size) or (None, None)
+        return [
+            percent(increment_share(results, size)),
+            " to ".join(percent(share) for share in extremes),
+            percent(increment_share(results, size, "cpu_seconds")),
+        ]
+
+    head = ["events", "of the work", "by the extremes of the runs", "of the CPU time"]
+    return table(head, by_size(results, "increment", cells))
+
+
 def slowest(results: Results) -> str:
     """The models that take longest, at the largest size."""
     size = max(results["sizes"], key=float)
@@ -286,7 +302,6 @@ def render(results: Results) -> str:
     promises = table(
         ["what", "to reach", "measured", ""], (promise(results, t) for t in TARGETS)
     )
-    share = increment_share(results, max(results["sizes"], key=float))
     careful = speed_up(results, "pandas_careful")
     return f"""<!-- Written by `make bench` from performance.json; do not edit. -->
 # Performance
@@ -339,9 +354,15 @@ with those built from nothing on all events: {differences(results)}.
 
 {stage(results, "build")}
 
-The increment, {percent(share)} of the work of the full build at the largest size:
+The increment:
 
 {stage(results, "increment")}
+
+What it takes beyond its start, as a share of what the full build takes beyond its own.
+Both are differences of two runs. Where data is small they are hardly larger than what
+runs of one command differ by, as the extremes show; CPU time differs less:
+
+{increments(results)}
 
 ## What dbt takes for itself
 

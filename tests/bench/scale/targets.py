@@ -47,13 +47,13 @@ def measured(results: Results, size: str, step: str) -> dict[str, Any] | None:
     return None if found is None or "gave_up" in found else found
 
 
-def work(results: Results, size: str, step: str) -> float | None:
+def work(results: Results, size: str, step: str, of: str = "seconds") -> float | None:
     """Seconds of a dbt command beyond those that it takes on almost no data."""
     found = measured(results, size, step)
     overhead = results["overhead"].get(step)
     if found is None or overhead is None:
         return None
-    return max(found["seconds"] - overhead["seconds"], LEAST_WORK)
+    return float(max(found[of] - overhead[of], LEAST_WORK))
 
 
 def aggregation_ratio(results: Results, size: str, step: str) -> float | None:
@@ -95,10 +95,31 @@ def memory_share(results: Results, size: str) -> float | None:
     return max(peaks) / results["limits"]["memory_bytes"] if peaks else None
 
 
-def increment_share(results: Results, size: str) -> float | None:
+def increment_share(results: Results, size: str, of: str = "seconds") -> float | None:
     """Work of the daily increment against that of the full build."""
-    part, whole = work(results, size, "increment"), work(results, size, "build")
+    part, whole = work(results, size, "increment", of), work(results, size, "build", of)
     return None if part is None or whole is None else part / whole
+
+
+def increment_range(results: Results, size: str) -> tuple[float, float] | None:
+    """That share, by the runs that make it smallest and those that make it largest."""
+    part, whole = (
+        work_range(results, size, "increment"),
+        work_range(results, size, "build"),
+    )
+    if part is None or whole is None:
+        return None
+    return part[0] / whole[1], part[1] / whole[0]
+
+
+def work_range(results: Results, size: str, step: str) -> tuple[float, float] | None:
+    """The least and the most work, by the extremes of the runs of both commands."""
+    found, overhead = measured(results, size, step), results["overhead"].get(step)
+    if found is None or overhead is None:
+        return None
+    runs, starts = found["runs"], overhead["runs"]
+    least, most = min(runs) - max(starts), max(runs) - min(starts)
+    return max(least, LEAST_WORK), max(most, LEAST_WORK)
 
 
 def scoring_ratio(results: Results) -> float | None:
