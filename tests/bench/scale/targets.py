@@ -147,7 +147,7 @@ TARGETS = [
         30.0,
         lambda r: speed_up(r, "featuretools"),
         at_least=True,
-        held=13.0,
+        held=20.0,
     ),
     Target(
         "peak memory of dbt at 100 million events, as a share of the limit",
