@@ -393,7 +393,7 @@ every value was compared with the warehouse's and is the same, to 1e-9. *As note
 do*: read Parquet, and merge and group for each lead and window. *With care*: ids as
 categories, one merge for both windows. {featuretools_version(results)} runs with
 cutoff times in an environment of its own, and is spared reading, checking and
-assigning events to enrollments. Other ways may take 15 minutes and most of the
+assigning events to enrollments. Other ways may take half an hour and most of the
 machine's memory. They make 10 to 13 features; ours are all of them, or (*the shared
 part*) the two families that these belong to. Against pandas with care, at the largest
 size that it manages, all our features are {times(careful)} as fast.
