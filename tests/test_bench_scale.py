@@ -12,6 +12,7 @@ import pytest
 
 from ml.settings import PROJECT_ROOT
 from tests.bench.scale import make_data, pandas_way, tables
+from tests.bench.scale.__main__ import note_repeated
 from tests.bench.scale.page import render
 from tests.bench.scale.processes import CommandFailed, Limits, Measured, measure
 from tests.bench.scale.targets import (
@@ -202,6 +203,17 @@ def test_shares_of_an_increment() -> None:
     assert increment_share(results, "10", "cpu_seconds") == 16 / 80
     assert increment_range(results, "10") == (2 / 43, 9 / 37)
     assert increment_range(results, "100") is None
+
+
+def test_the_page_names_steps_that_were_measured_on_a_later_day() -> None:
+    results = json.loads((DOCS / "performance.json").read_text())
+    results["measured_on"], results["repeated"] = "2026-03-01", {}
+    note_repeated(results, "10", ["pandas"], "2026-03-01")
+    assert "later than the rest" not in render(results)
+    note_repeated(results, "10", ["pandas"], "2026-03-02")
+    note_repeated(results, "1", ["floors"], "2026-03-04")
+    later = "pandas at 10 million (2026-03-02), floors at 1 million (2026-03-04)."
+    assert f"Measured later than the rest: {later}" in render(results)
 
 
 def test_the_page_is_what_the_results_say() -> None:

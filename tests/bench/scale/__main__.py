@@ -469,6 +469,13 @@ def start_results(arguments: argparse.Namespace, bench: Bench) -> Json:
     return dict(kept)
 
 
+def note_repeated(results: Json, size: str, steps: list[str], today: str) -> None:
+    """Say of steps that were measured on a later day than the others that they were."""
+    if today != results["measured_on"]:
+        later = {f"{step} at {size} million": today for step in steps}
+        results["repeated"] = results.get("repeated", {}) | later
+
+
 def read_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -501,6 +508,8 @@ def main() -> None:
     for size in arguments.sizes.split(","):
         chosen = [step for step in STEPS if step in steps]
         measure_size(bench, size, chosen, results)
+        if arguments.steps is not None:
+            note_repeated(results, size, chosen, date.today().isoformat())
         if not arguments.keep:
             shutil.rmtree(bench.folder)
     save(results)

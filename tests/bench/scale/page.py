@@ -99,8 +99,16 @@ def machine(results: Results) -> str:
     found, limits = results["machine"], results["limits"]
     versions = ", ".join(f"{name} {text}" for name, text in found["versions"].items())
     memory = f"{found['memory_bytes'] / GB:.0f} GB of memory"
+    later = [f"{step} ({day})" for step, day in results.get("repeated", {}).items()]
+    again = (
+        f" Measured later than the rest: {', '.join(later)}. Ratios with it compare two"
+        " hours, in which the machine may not have been as fast."
+        if later
+        else ""
+    )
     return (
-        f"Measured on {results['measured_on']}; what was changed since is not in it. "
+        f"Measured on {results['measured_on']}; what was changed since is not in it."
+        f"{again} "
         f"The machine has {found['cores']} cores and {memory}, "
         f"Python {found['python']}, {versions}. Each command may hold "
         f"{limits['memory_bytes'] / GB:g} GB: DuckDB is given "
