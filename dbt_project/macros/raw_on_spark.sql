@@ -63,13 +63,13 @@
 {% endmacro %}
 
 
-{# Of a table, with the attributes that are asked for: {lower-case name: type}. #}
+{# Of a table, with the attributes that are looked for: {lower-case name: type}. #}
 {% macro declared_types(source) %}
     {% set types = {} %}
     {% for column in source.columns.values() %}
         {% do types.update({column.name | lower: column.data_type}) %}
     {% endfor %}
-    {% for name in (var('student_attributes') or []) if source.name == 'students' %}
+    {% for name in possible_student_attributes() if source.name == 'students' %}
         {% do types.update({name | lower: types.get(name | lower, 'varchar')}) %}
     {% endfor %}
     {{ return(types) }}

@@ -8,10 +8,17 @@
     {% endif %}
     {% set present = raw_student_columns() %}
     {% set found = [] %}
-    {% for attribute in ['age_band', 'gender', 'region'] %}
+    {% for attribute in possible_student_attributes() %}
         {% if attribute in present %}{% do found.append(attribute) %}{% endif %}
     {% endfor %}
     {{ return(found) }}
+{% endmacro %}
+
+
+{# Those that are looked for in raw table students. #}
+{% macro possible_student_attributes() %}
+    {% set named, usual = var('student_attributes'), ['age_band', 'gender', 'region'] %}
+    {{ return(usual if named is none else named) }}
 {% endmacro %}
 
 

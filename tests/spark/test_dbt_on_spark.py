@@ -206,6 +206,25 @@ def test_odd_files_while_executors_are_lost(scratch: Path, spark: SparkSession) 
     compare(scratch, spark)
 
 
+def test_attributes_that_a_parquet_file_has_are_found(
+    scratch: Path, spark: SparkSession
+) -> None:
+    scratch = scratch / "attributes"
+    folder = scratch / "raw"
+    folder.mkdir(parents=True)
+    write_platform(folder, students=20)
+    chosen = ["--select", "stg_platform__students", "platform__student_attributes"]
+    settings = {"SOURCE_SYSTEM": "platform", "DATA_RAW_PATH": str(folder)}
+
+    dbt_on_duckdb(scratch, *MODELS, *chosen, **settings)
+    copy_handback(scratch, spark)
+    dbt_on_spark(scratch, *MODELS, *chosen, **settings)
+
+    found = spark.table("staging.platform__student_attributes").toPandas()
+    assert set(found["attribute"]) == {"age_band", "gender", "region"}
+    compare(scratch, spark)
+
+
 def test_oulad(scratch: Path, spark: SparkSession) -> None:
     scratch = scratch / "made_up_oulad"
     folder = scratch / "raw"
