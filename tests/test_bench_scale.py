@@ -208,10 +208,10 @@ def test_shares_of_an_increment() -> None:
 def test_the_page_names_steps_that_were_measured_on_a_later_day() -> None:
     results = json.loads((DOCS / "performance.json").read_text())
     results["measured_on"], results["repeated"] = "2026-03-01", {}
-    note_repeated(results, "10", ["pandas"], "2026-03-01")
+    note_repeated(results, "pandas at 10 million", "2026-03-01")
     assert "later than the rest" not in render(results)
-    note_repeated(results, "10", ["pandas"], "2026-03-02")
-    note_repeated(results, "1", ["floors"], "2026-03-04")
+    note_repeated(results, "pandas at 10 million", "2026-03-02")
+    note_repeated(results, "floors at 1 million", "2026-03-04")
     later = "pandas at 10 million (2026-03-02), floors at 1 million (2026-03-04)."
     assert f"Measured later than the rest: {later}" in render(results)
 

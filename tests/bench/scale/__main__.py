@@ -64,6 +64,7 @@ class Bench:
     memory: int
     keep: bool = False
     most_repeats: int = 3
+    day: str = field(default_factory=lambda: date.today().isoformat())
     size: str = ""
     about: Json = field(default_factory=dict)
 
@@ -399,6 +400,7 @@ def measure_size(bench: Bench, size: str, steps: list[str], results: Json) -> No
         found[step] = {"gave_up": reason} if reason else STEPS[step](bench)
         bench.about = found["data"]
         tell(f"{size} million", step, found[step])
+        note_repeated(results, f"{step} at {size} million", bench.day)
         save(results)
 
 
@@ -453,7 +455,7 @@ def describe_machine() -> Json:
 def start_results(arguments: argparse.Namespace, bench: Bench) -> Json:
     """New results; with --steps those that are there, if the machine is the same."""
     started: Json = {
-        "measured_on": date.today().isoformat(),
+        "measured_on": bench.day,
         "machine": describe_machine(),
         "limits": {
             "memory_bytes": bench.memory,
@@ -469,11 +471,10 @@ def start_results(arguments: argparse.Namespace, bench: Bench) -> Json:
     return dict(kept)
 
 
-def note_repeated(results: Json, size: str, steps: list[str], today: str) -> None:
-    """Say of steps that were measured on a later day than the others that they were."""
-    if today != results["measured_on"]:
-        later = {f"{step} at {size} million": today for step in steps}
-        results["repeated"] = results.get("repeated", {}) | later
+def note_repeated(results: Json, step: str, day: str) -> None:
+    """Say of a step whether its run began on a later day than that of the others."""
+    if day != results["measured_on"]:
+        results.setdefault("repeated", {})[step] = day
 
 
 def read_arguments() -> argparse.Namespace:
@@ -505,11 +506,10 @@ def main() -> None:
     steps = steps if arguments.steps is None else arguments.steps.split(",")
     if "overhead" in steps:
         results["overhead"] = measure_overhead(bench)
+        note_repeated(results, "overhead", bench.day)
     for size in arguments.sizes.split(","):
         chosen = [step for step in STEPS if step in steps]
         measure_size(bench, size, chosen, results)
-        if arguments.steps is not None:
-            note_repeated(results, size, chosen, date.today().isoformat())
         if not arguments.keep:
             shutil.rmtree(bench.folder)
     save(results)
