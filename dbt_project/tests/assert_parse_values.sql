@@ -7,89 +7,121 @@
   How to fix: see macros/parse.sql.
 #}
 {%- set text = dbt.type_string() %}
-{%- set cases = [
-    ('number', parse_number("'12.5'"), '12.5'),
-    ('number', parse_number("' 12.5 '"), '12.5'),
-    ('number', parse_number("'-3'"), '-3'),
-    ('number', parse_number("'1e3'"), '1000'),
-    ('number', parse_number('7'), '7'),
-    ('number', parse_number('cast(2.5 as double)'), '2.5'),
-    ('number', parse_number("cast(null as " ~ text ~ ")"), 'null'),
-    ('number', parse_number("''"), 'null'),
-    ('number', parse_number("'  '"), 'null'),
-    ('number', parse_number("'NaN'"), 'null'),
-    ('number', parse_number("'inf'"), 'null'),
-    ('number', parse_number("'-Infinity'"), 'null'),
-    ('number', parse_number("cast('NaN' as double)"), 'null'),
-    ('number', parse_number("cast('Infinity' as double)"), 'null'),
-    ('number', parse_number("'1e400'"), 'null'),
-    ('number', parse_number("'12,5'"), 'null'),
-    ('number', parse_number("'n/a'"), 'null'),
-    ('number', parse_number("'.5'"), '0.5'),
-    ('number', parse_number("'1_000'"), 'null'),
-    ('number', parse_number("'0x1F'"), 'null'),
-    ('number', parse_number("'1d'"), 'null'),
-    ('integer', parse_integer("'12'"), '12'),
-    ('integer', parse_integer("' -12 '"), '-12'),
-    ('integer', parse_integer("'12.0'"), '12'),
-    ('integer', parse_integer('cast(12 as double)'), '12'),
-    ('integer', parse_integer('cast(12 as bigint)'), '12'),
-    ('integer', parse_integer("'2147483647'"), '2147483647'),
-    ('integer', parse_integer("'2147483648'"), 'null'),
-    ('integer', parse_integer("'12.5'"), 'null'),
-    ('integer', parse_integer('cast(12.5 as double)'), 'null'),
-    ('integer', parse_integer("'NaN'"), 'null'),
-    ('integer', parse_integer("'inf'"), 'null'),
-    ('integer', parse_integer("''"), 'null'),
-    ('integer', parse_integer("'twelve'"), 'null'),
-    ('boolean', parse_boolean("'true'"), '1'),
-    ('boolean', parse_boolean("' TRUE '"), '1'),
-    ('boolean', parse_boolean("'t'"), '1'),
-    ('boolean', parse_boolean("'Yes'"), '1'),
-    ('boolean', parse_boolean("'1'"), '1'),
-    ('boolean', parse_boolean('1'), '1'),
-    ('boolean', parse_boolean('cast(1 as double)'), '1'),
-    ('boolean', parse_boolean('true'), '1'),
-    ('boolean', parse_boolean("'False'"), '0'),
-    ('boolean', parse_boolean("'f'"), '0'),
-    ('boolean', parse_boolean("'no'"), '0'),
-    ('boolean', parse_boolean("'0'"), '0'),
-    ('boolean', parse_boolean('0'), '0'),
-    ('boolean', parse_boolean('false'), '0'),
-    ('boolean', parse_boolean("'2'"), 'null'),
-    ('boolean', parse_boolean("''"), 'null'),
-    ('boolean', parse_boolean("'maybe'"), 'null'),
-    ('boolean', parse_boolean('cast(null as boolean)'), 'null'),
-    ('blank', 'length(' ~ blank_to_null("' ab '") ~ ')', '2'),
-    ('blank', 'length(' ~ blank_to_null('123') ~ ')', '3'),
-    ('blank', 'length(' ~ blank_to_null("''") ~ ')', 'null'),
-    ('blank', 'length(' ~ blank_to_null("'   '") ~ ')', 'null'),
-    ('blank', 'length(' ~ blank_to_null("cast(null as " ~ text ~ ")") ~ ')', 'null'),
-    ('id', 'length(' ~ blank_id_to_null("'ab'") ~ ')', '2'),
-    ('id', 'length(' ~ blank_id_to_null("' ab '") ~ ')', '2'),
-    ('id', 'length(' ~ blank_id_to_null("'ab '") ~ ')', '2'),
-    ('id', 'length(' ~ blank_id_to_null("'a b'") ~ ')', '3'),
-    ('id', 'length(' ~ blank_id_to_null("'\u00a0ab'") ~ ')', '2'),
-    ('id', 'length(' ~ blank_id_to_null("'ab\u3000'") ~ ')', '2'),
-    ('id', 'length(' ~ blank_id_to_null("'äb '") ~ ')', '2'),
-    ('id', 'length(' ~ blank_id_to_null("'äb'") ~ ')', '2'),
-    ('id', 'length(' ~ blank_id_to_null('123') ~ ')', '3'),
-    ('id', 'length(' ~ blank_id_to_null("''") ~ ')', 'null'),
-    ('id', 'length(' ~ blank_id_to_null("'   '") ~ ')', 'null'),
-    ('id', 'length(' ~ blank_id_to_null("'\u2009'") ~ ')', 'null'),
-    ('id', 'length(' ~ blank_id_to_null("cast(null as " ~ text ~ ")") ~ ')', 'null'),
+{%- set length_of_text = 'length(' ~ blank_to_null('value') ~ ')' %}
+{%- set length_of_id = 'length(' ~ blank_id_to_null('value') ~ ')' %}
+{#- A macro, the type of a column, and its values with what they become. #}
+{%- set columns = [
+    (parse_number('value'), text, [
+        ("'12.5'", '12.5'),
+        ("' 12.5 '", '12.5'),
+        ("'-3'", '-3'),
+        ("'1e3'", '1000'),
+        ("'.5'", '0.5'),
+        ('null', 'null'),
+        ("''", 'null'),
+        ("'  '", 'null'),
+        ("'NaN'", 'null'),
+        ("'inf'", 'null'),
+        ("'-Infinity'", 'null'),
+        ("'1e400'", 'null'),
+        ("'12,5'", 'null'),
+        ("'n/a'", 'null'),
+        ("'1_000'", 'null'),
+        ("'0x1F'", 'null'),
+        ("'1d'", 'null'),
+    ]),
+    (parse_number('value'), 'integer', [('7', '7')]),
+    (parse_number('value'), 'double', [
+        ('2.5', '2.5'),
+        ("'NaN'", 'null'),
+        ("'Infinity'", 'null'),
+    ]),
+    (parse_integer('value'), text, [
+        ("'12'", '12'),
+        ("' -12 '", '-12'),
+        ("'12.0'", '12'),
+        ("'2147483647'", '2147483647'),
+        ("'2147483648'", 'null'),
+        ("'12.5'", 'null'),
+        ("'NaN'", 'null'),
+        ("'inf'", 'null'),
+        ("''", 'null'),
+        ("'twelve'", 'null'),
+    ]),
+    (parse_integer('value'), 'double', [('12', '12'), ('12.5', 'null')]),
+    (parse_integer('value'), 'bigint', [('12', '12')]),
+    (parse_boolean('value'), text, [
+        ("'true'", '1'),
+        ("' TRUE '", '1'),
+        ("'t'", '1'),
+        ("'Yes'", '1'),
+        ("'1'", '1'),
+        ("'False'", '0'),
+        ("'f'", '0'),
+        ("'no'", '0'),
+        ("'0'", '0'),
+        ("'2'", 'null'),
+        ("''", 'null'),
+        ("'maybe'", 'null'),
+    ]),
+    (parse_boolean('value'), 'integer', [('1', '1'), ('0', '0')]),
+    (parse_boolean('value'), 'double', [('1', '1')]),
+    (parse_boolean('value'), 'boolean', [
+        ('true', '1'),
+        ('false', '0'),
+        ('null', 'null'),
+    ]),
+    (length_of_text, text, [
+        ("' ab '", '2'),
+        ("''", 'null'),
+        ("'   '", 'null'),
+        ('null', 'null'),
+    ]),
+    (length_of_text, 'integer', [('123', '3')]),
+    (length_of_id, text, [
+        ("'ab'", '2'),
+        ("' ab '", '2'),
+        ("'ab '", '2'),
+        ("'a b'", '3'),
+        ("'\u00a0ab'", '2'),
+        ("'ab\u3000'", '2'),
+        ("'äb '", '2'),
+        ("'äb'", '2'),
+        ("''", 'null'),
+        ("'   '", 'null'),
+        ("'\u2009'", 'null'),
+        ('null', 'null'),
+    ]),
+    (length_of_id, 'integer', [('123', '3')]),
 ] %}
 
 with
 
+{% for _, type, values in columns -%}
+values_{{ loop.index }} as (
+
+    {%- for value, expected in values %}
+    select
+        cast({{ value }} as {{ type }}) as value,
+        cast({{ expected }} as double) as expected
+    {%- if not loop.last %}
+
+    union all
+    {% endif %}
+    {%- endfor %}
+
+),
+
+{% endfor -%}
 cases as (
 
-    {%- for macro, actual, expected in cases %}
+    {%- for macro, _, _ in columns %}
     select
-        {{ loop.index }} as case_number,
-        '{{ macro }}' as macro,
-        cast({{ actual }} as double) as actual,
-        cast({{ expected }} as double) as expected
+        {{ loop.index }} as column_number,
+        cast(value as {{ text }}) as value,
+        cast({{ macro }} as double) as actual,
+        expected
+    from values_{{ loop.index }}
     {%- if not loop.last %}
 
     union all
