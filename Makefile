@@ -11,7 +11,8 @@ PY := $(WITH_ENV) $(BIN)/python
 # dbt's own words, with a line for every fortieth step instead of two for each.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-BUILD := $(DBT) --no-use-colors build
+# Unit tests are about the SQL, not about the data: `make test` runs them.
+BUILD := $(DBT) --no-use-colors build --exclude-resource-type unit_test
 BRIEFLY := | awk '/ of [0-9]+ (START|PASS|OK|SKIP|NO-OP)/ { if (/START/ && ++n % 40 == 0) { print "      step " $$2 " of " $$4; fflush() } next } { print; fflush() }'
 
 LOCK := uv pip compile --universal --generate-hashes --no-strip-extras --no-header --no-annotate --python-version 3.11 --quiet
