@@ -7,9 +7,9 @@
 #}
 {%- set text = dbt.type_string() %}
 {%- set instant = 'timestamptz' if target.type == 'duckdb' else 'timestamp' %}
-{#- The type of a column, and its values with the times that they are. #}
+{%- set time = parse_timestamp('value') %}
 {%- set columns = [
-    (text, [
+    (time, text, [
         ('2024-03-31T14:05:06', '2024-03-31 14:05:06'),
         ('2024-03-31 14:05:06', '2024-03-31 14:05:06'),
         ('2024-03-31T14:05', '2024-03-31 14:05:00'),
@@ -51,56 +51,9 @@
         ('2024-03-31 14:05:06+99', none),
         (none, none),
     ]),
-    ('date', [('2024-03-31', '2024-03-31 00:00:00')]),
-    ('timestamp', [('2024-03-31 14:05:06', '2024-03-31 14:05:06')]),
-    (instant, [('2024-03-31 14:05:06+02:00', '2024-03-31 12:05:06')]),
+    (time, 'date', [('2024-03-31', '2024-03-31 00:00:00')]),
+    (time, 'timestamp', [('2024-03-31 14:05:06', '2024-03-31 14:05:06')]),
+    (time, instant, [('2024-03-31 14:05:06+02:00', '2024-03-31 12:05:06')]),
 ] %}
 
-with
-
-{% for type, values in columns -%}
-values_{{ loop.index }} as (
-
-    {%- for value, expected in values %}
-    select
-        cast({{ "'" ~ value ~ "'" if value is not none else 'null' }} as {{ type }})
-            as value,
-        cast({{ "'" ~ expected ~ "'" if expected else 'null' }} as timestamp)
-            as expected
-    {%- if not loop.last %}
-
-    union all
-    {% endif %}
-    {%- endfor %}
-
-),
-
-{% endfor -%}
-cases as (
-
-    {%- for type, _ in columns %}
-    select
-        '{{ type }}' as type,
-        cast(value as {{ text }}) as value,
-        {{ parse_timestamp('value') }} as actual,
-        expected
-    from values_{{ loop.index }}
-    {%- if not loop.last %}
-
-    union all
-    {% endif %}
-    {%- endfor %}
-
-),
-
-wrong as (
-
-    select * from cases
-    where
-        coalesce(actual <> expected, false)
-        or (actual is null and expected is not null)
-        or (actual is not null and expected is null)
-
-)
-
-select * from wrong
+{{ wrong_answers(columns, 'timestamp') }}
