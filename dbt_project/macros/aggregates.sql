@@ -5,9 +5,18 @@
 {%- endmacro %}
 
 
+{# The same of a day: in four bytes, which DuckDB adds up in eight. #}
+{% macro count_of_day(condition) %}
+    cast({{ count_where(condition) }} as {{ dbt.type_int() }})
+{%- endmacro %}
+
+
 {# The sum of whole numbers as one of eight bytes; DuckDB's own has sixteen. #}
-{% macro add_up(value) %}
-    cast(sum({{ value }}) as {{ dbt.type_bigint() }})
+{% macro add_up(value, type=none, over=none) %}
+    cast(
+        sum({{ value }}){{ ' over ' ~ over if over }}
+        as {{ type or dbt.type_bigint() }}
+    )
 {%- endmacro %}
 
 
@@ -15,20 +24,26 @@
   Counting different values of every group holds each of them for each group; where
   they are few, one bit each in a whole number says the same. This numbers them, the
   most used first, as long as there are bits: `counted` is a CTE of `value` and `uses`.
+  With `within`, columns that every group has one value of, each has bits of its own.
 #}
-{% macro flag_values(counted, value) -%}
+{% macro flag_values(counted, value, within=[]) -%}
     select
-        {{ value }},
-        uses,
+        {% for column in within + [value, 'uses'] %}
+        {{ column }},
+        {% endfor %}
         case
             when number < 63
                 then cast(power(2, number) as {{ dbt.type_bigint() }})
         end as flag
     from (
         select
-            {{ value }},
-            uses,
-            row_number() over (order by uses desc, {{ value }}) - 1 as number
+            {% for column in within + [value, 'uses'] %}
+            {{ column }},
+            {% endfor %}
+            row_number() over (
+                {% if within %}partition by {{ within | join(', ') }}{% endif %}
+                order by uses desc, {{ value }}
+            ) - 1 as number
         from {{ counted }}
     ) as numbered
 {%- endmacro %}
@@ -40,8 +55,11 @@
 {% endmacro %}
 
 {% macro default__count_flagged(flag, value) -%}
-    coalesce(cast(bit_count(bit_or({{ flag }})) as {{ dbt.type_bigint() }}), 0)
-    + count(distinct {{ value }}) filter (where {{ flag }} is null)
+    cast(
+        coalesce(bit_count(bit_or({{ flag }})), 0)
+        + count(distinct {{ value }}) filter (where {{ flag }} is null)
+        as {{ dbt.type_int() }}
+    )
 {%- endmacro %}
 
 

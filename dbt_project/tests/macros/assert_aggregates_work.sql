@@ -3,7 +3,7 @@
   that match; ratio is a double and null where there is nothing to divide by;
   if_recorded is zero where nothing happened and null where nobody could say;
   count_flagged counts different values, also where there are more than there are bits,
-  and its flags are given to the most used.
+  and its flags are given to the most used, of all groups or of each.
   When it matters: whole numbers divided by whole numbers are whole on some engines,
   which makes every share zero or one; an unknown taken for a zero reads as a student
   who does nothing.
@@ -132,6 +132,35 @@ different as (
 
 ),
 
+uses_of_parity as (
+
+    select
+        parity,
+        value,
+        count(*) as uses
+    from used
+    where value is not null
+    group by
+        parity,
+        value
+
+),
+
+flagged_of_parity as (
+
+    {{ flag_values('uses_of_parity', 'value', within=['parity']) }}
+
+),
+
+of_parity as (
+
+    select
+        count(distinct flag) as flags_within,
+        {{ count_where('flag is null') }} as left_out_within
+    from flagged_of_parity
+
+),
+
 of_different as (
 
     select
@@ -157,11 +186,13 @@ found as (
         counted.*,
         recorded.*,
         of_different.*,
-        of_flags.*
+        of_flags.*,
+        of_parity.*
     from counted
     cross join recorded
     cross join of_different
     cross join of_flags
+    cross join of_parity
 
 ),
 
@@ -184,6 +215,8 @@ wrong as (
         and fewest = 0
         and flags = 63
         and left_out = 0
+        and flags_within = 50
+        and left_out_within = 0
     )
 
 )

@@ -45,6 +45,24 @@ kinds as (
 
 ),
 
+-- Most of what is studied are lessons of the course.
+lessons as (
+
+    select distinct
+        course_id,
+        coalesce(course_run_id, '') as course_run_id,
+        lesson_id as item_id,
+        1 as uses
+    from {{ canonical('lessons') }}
+
+),
+
+items as (
+
+    {{ flag_values('lessons', 'item_id', within=['course_id', 'course_run_id']) }}
+
+),
+
 daily as (
 
     select
@@ -53,32 +71,32 @@ daily as (
         activity.course_run_id,
         activity.activity_date,
         activity.known_date,
-        cast(count(*) as {{ dbt.type_bigint() }}) as facts,
-        {{ count_where("activity.activity_type = 'event'") }} as events,
+        cast(count(*) as {{ dbt.type_int() }}) as facts,
+        {{ count_of_day("activity.activity_type = 'event'") }} as events,
         -- Decimals, because a sum of floats depends on the order of the rows.
         sum({{ as_decimal('activity.quantity') }}) as quantity,
-        {{ count_where("activity.activity_type = 'sign_in'") }} as sessions,
+        {{ count_of_day("activity.activity_type = 'sign_in'") }} as sessions,
         sum({{ as_decimal('activity.minutes') }}) as minutes,
-        {{ count_where('activity.is_lesson_start = 1') }} as lessons_started,
-        {{ count_where('activity.is_lesson_finish = 1') }} as lessons_finished,
+        {{ count_of_day('activity.is_lesson_start = 1') }} as lessons_started,
+        {{ count_of_day('activity.is_lesson_finish = 1') }} as lessons_finished,
         sum({{ as_decimal('activity.progress_gained') }}) as progress_gained,
-        {{ count_where("activity.activity_type = 'quiz_answer'") }}
+        {{ count_of_day("activity.activity_type = 'quiz_answer'") }}
             as quiz_answers,
-        {{ count_where('activity.is_correct is not null') }} as quiz_judged,
-        {{ count_where('activity.is_correct = 1') }} as quiz_correct,
-        {{ count_where(
+        {{ count_of_day('activity.is_correct is not null') }} as quiz_judged,
+        {{ count_of_day('activity.is_correct = 1') }} as quiz_correct,
+        {{ count_of_day(
             'activity.is_first_attempt = 1 and activity.is_correct is not null'
         ) }} as first_attempt_judged,
-        {{ count_where(
+        {{ count_of_day(
             'activity.is_first_attempt = 1 and activity.is_correct = 1'
         ) }} as first_attempt_correct,
-        count(distinct activity.item_id) as items,
+        {{ count_flagged('items.flag', 'activity.item_id') }} as items,
         {{ count_flagged('kinds.flag', 'activity.activity_kind') }} as activity_kinds,
         -- A date without a time became midnight, so midnight is no time of day.
-        {{ count_where(
+        {{ count_of_day(
             "activity.activity_type <> 'sign_in' and " ~ has_time
         ) }} as timed_facts,
-        {{ count_where(
+        {{ count_of_day(
             "activity.activity_type <> 'sign_in' and " ~ has_time
             ~ ' and ' ~ is_evening
         ) }} as evening_facts,
@@ -87,6 +105,11 @@ daily as (
         max(activity.occurred_at) as last_occurred_at
     from activity
     left join kinds on activity.activity_kind = kinds.activity_kind
+    left join items
+        on
+            activity.item_id = items.item_id
+            and activity.course_id = items.course_id
+            and coalesce(activity.course_run_id, '') = items.course_run_id
     group by
         activity.student_id,
         activity.course_id,

@@ -45,8 +45,10 @@ features as (
         case
             when coverage.study_known_from < observations.as_of_date
                 then (
-                    {{ as_number('sums.window_study_facts_by_day'
-                        ~ ' - sums.window_study_facts * ' ~ first_day) }}
+                    {{ as_number(
+                        'sums.window_study_facts_by_day - cast(sums.window_study_facts'
+                        ~ ' as ' ~ dbt.type_bigint() ~ ') * ' ~ first_day
+                    ) }}
                     - {{ as_number('sums.window_study_facts') }} * {{ mean_day }}
                 ) / {{ spread }}
         end as velocity_activity_slope

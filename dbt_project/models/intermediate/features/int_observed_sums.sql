@@ -4,7 +4,8 @@
 -- A day of activity is counted when it comes into view, and again when it leaves the
 -- window or a half of it: each time on the next day on which its peers are observed.
 -- A sum is the running total of what has come less what has left, so that its cost
--- does not grow with the number of observations that see the same day.
+-- does not grow with the number of observations that see the same day. What an
+-- enrollment's last observation does not see is left out.
 
 {% set leaving = leaves_window_after() %}
 -- The same where the window has an even number of days.
@@ -19,6 +20,14 @@
     'quiz_judged', 'quiz_correct', 'first_attempt_judged', 'first_attempt_correct',
     'items', 'activity_kinds',
 ] %}
+{# Whole numbers but for these. #}
+{% set types = {
+    'quantity': 'decimal(38, 6)',
+    'minutes': 'decimal(38, 6)',
+    'progress_gained': 'decimal(38, 6)',
+    'study_facts_by_day': dbt.type_bigint(),
+} %}
+{% set whole = dbt.type_int() %}
 {% set to_date = of_window + ['timed_facts', 'evening_facts'] + weekdays %}
 
 with
@@ -34,7 +43,7 @@ activity as (
     select
         *,
         is_new_study_day as active_days,
-        study_facts * {{ dbt.datediff(
+        cast(study_facts as {{ dbt.type_bigint() }}) * {{ dbt.datediff(
             "cast('1900-01-01' as date)", 'activity_date', 'day'
         ) }} as study_facts_by_day,
         {% for name in weekdays %}
@@ -76,7 +85,7 @@ placed as (
         on
             activity.peer_group_id = happened.peer_group_id
             and activity.activity_date = happened.day
-    where known.seen_on is not null
+    where known.seen_on <= activity.last_observed_on
 
 ),
 
@@ -86,7 +95,7 @@ come as (
         enrollment_number,
         seen_on as as_of_date,
         {% for name in to_date %}
-        sum({{ name }}) as {{ name }},
+        {{ add_up(name, types.get(name, whole)) }} as {{ name }},
         {% endfor %}
         min(study_date) as first_date,
         max(study_date) as last_date
@@ -101,14 +110,13 @@ come as (
 left_{{ move }} as (
 
     select
-        enrollment_number,
-        {{ move }}_over_on as as_of_date,
         {% for name in (of_window if move == 'window' else of_halves) %}
-        sum({{ name }}) as {{ name }}{% if not loop.last %},{% endif %}
-
+        {{ add_up(name, types.get(name, whole)) }} as {{ name }},
         {% endfor %}
+        enrollment_number,
+        {{ move }}_over_on as as_of_date
     from placed
-    where {{ move }}_over_on is not null
+    where {{ move }}_over_on <= last_observed_on
     group by
         enrollment_number,
         {{ move }}_over_on
@@ -181,15 +189,20 @@ totals as (
         enrollment_number,
         as_of_date,
         {% for name in to_date %}
-        coalesce(sum({{ name }}) over so_far, 0) as {{ name }},
+        coalesce({{ add_up(name, types.get(name, whole), 'so_far') }}, 0)
+            as {{ name }},
         {% endfor %}
         {% for name in of_window %}
-        coalesce(sum(left_window_{{ name }}) over so_far, 0)
+        coalesce({{ add_up(
+            'left_window_' ~ name, types.get(name, whole), 'so_far'
+        ) }}, 0)
             as left_window_{{ name }},
         {% endfor %}
         {% for move in leaving if move != 'window' %}
         {% for name in of_halves %}
-        coalesce(sum(left_{{ move }}_{{ name }}) over so_far, 0)
+        coalesce({{ add_up(
+            'left_' ~ move ~ '_' ~ name, types.get(name, whole), 'so_far'
+        ) }}, 0)
             as left_{{ move }}_{{ name }},
         {% endfor %}
         {% endfor %}
