@@ -12,7 +12,7 @@ import pytest
 
 from ml.settings import PROJECT_ROOT
 from tests.bench.scale import make_data, pandas_way, tables
-from tests.bench.scale.__main__ import note_repeated
+from tests.bench.scale.__main__ import note_day
 from tests.bench.scale.page import render
 from tests.bench.scale.processes import CommandFailed, Limits, Measured, measure
 from tests.bench.scale.targets import (
@@ -205,15 +205,30 @@ def test_shares_of_an_increment() -> None:
     assert increment_range(results, "100") is None
 
 
-def test_the_page_names_steps_that_were_measured_on_a_later_day() -> None:
+def test_a_build_without_work_has_no_share() -> None:
+    """As where the start was measured in a slower hour than the build."""
+    start = {"seconds": 50.0, "cpu_seconds": 60.0, "runs": [49.0, 50.0, 52.0]}
+    build = {"seconds": 40.0, "cpu_seconds": 45.0, "runs": [39.0, 40.0, 51.0]}
+    results = {
+        "overhead": {"build": start, "increment": start},
+        "sizes": {"1": {"build": build, "increment": start}},
+    }
+    assert increment_share(results, "1") is None
+    assert increment_range(results, "1") is None
+
+
+def test_the_page_names_steps_that_were_measured_on_an_earlier_day() -> None:
     results = json.loads((DOCS / "performance.json").read_text())
-    results["measured_on"], results["repeated"] = "2026-03-01", {}
-    note_repeated(results, "pandas at 10 million", "2026-03-01")
-    assert "later than the rest" not in render(results)
-    note_repeated(results, "pandas at 10 million", "2026-03-02")
-    note_repeated(results, "floors at 1 million", "2026-03-04")
-    later = "pandas at 10 million (2026-03-02), floors at 1 million (2026-03-04)."
-    assert f"Measured later than the rest: {later}" in render(results)
+    results["days"] = {}
+    for size in ("1", "10"):
+        note_day(results, "pandas", size, "2026-03-01")
+        note_day(results, "floors", size, "2026-03-01")
+    assert "Measured on 2026-03-01;" in render(results)
+    assert "Measured before that" not in render(results)
+    note_day(results, "floors", "10", "2026-03-04")
+    page = render(results)
+    assert "Measured on 2026-03-04;" in page
+    assert "that: pandas at 1, 10 million events (2026-03-01); floors at 1 mil" in page
 
 
 def test_the_page_is_what_the_results_say() -> None:

@@ -400,7 +400,7 @@ def measure_size(bench: Bench, size: str, steps: list[str], results: Json) -> No
         found[step] = {"gave_up": reason} if reason else STEPS[step](bench)
         bench.about = found["data"]
         tell(f"{size} million", step, found[step])
-        note_repeated(results, f"{step} at {size} million", bench.day)
+        note_day(results, step, size, bench.day)
         save(results)
 
 
@@ -455,7 +455,7 @@ def describe_machine() -> Json:
 def start_results(arguments: argparse.Namespace, bench: Bench) -> Json:
     """New results; with --steps those that are there, if the machine is the same."""
     started: Json = {
-        "measured_on": bench.day,
+        "days": {},
         "machine": describe_machine(),
         "limits": {
             "memory_bytes": bench.memory,
@@ -471,10 +471,9 @@ def start_results(arguments: argparse.Namespace, bench: Bench) -> Json:
     return dict(kept)
 
 
-def note_repeated(results: Json, step: str, day: str) -> None:
-    """Say of a step whether its run began on a later day than that of the others."""
-    if day != results["measured_on"]:
-        results.setdefault("repeated", {})[step] = day
+def note_day(results: Json, step: str, size: str, day: str) -> None:
+    """Keep on which day a step began: with --steps others are of an earlier one."""
+    results["days"].setdefault(step, {})[size] = day
 
 
 def read_arguments() -> argparse.Namespace:
@@ -506,7 +505,7 @@ def main() -> None:
     steps = steps if arguments.steps is None else arguments.steps.split(",")
     if "overhead" in steps:
         results["overhead"] = measure_overhead(bench)
-        note_repeated(results, "overhead", bench.day)
+        note_day(results, "overhead", "0", bench.day)
     for size in arguments.sizes.split(","):
         chosen = [step for step in STEPS if step in steps]
         measure_size(bench, size, chosen, results)

@@ -94,21 +94,35 @@ def by_size(
 # ---------- the parts of the page
 
 
+def measured_on(results: Results) -> str:
+    """The newest day, and which steps are of an earlier one."""
+    by_step = results["days"].items()
+    newest = max(day for _, sizes in by_step for day in sizes.values())
+    older: dict[tuple[str, str], list[str]] = {}
+    for step, sizes in by_step:
+        for size, day in sizes.items():
+            if day != newest:
+                older.setdefault((step, day), []).append(size)
+    said = f"Measured on {newest}; what was changed since is not in it."
+    if not older:
+        return said
+    steps = [
+        f"{step} at {', '.join(sizes)} million events ({day})"
+        for (step, day), sizes in older.items()
+    ]
+    return (
+        f"{said} Measured before that: {'; '.join(steps)}. Ratios with them compare two"
+        " hours, in which the machine may not have been as fast."
+    )
+
+
 def machine(results: Results) -> str:
     """On what it was measured."""
     found, limits = results["machine"], results["limits"]
     versions = ", ".join(f"{name} {text}" for name, text in found["versions"].items())
     memory = f"{found['memory_bytes'] / GB:.0f} GB of memory"
-    later = [f"{step} ({day})" for step, day in results.get("repeated", {}).items()]
-    again = (
-        f" Measured later than the rest: {', '.join(later)}. Ratios with it compare two"
-        " hours, in which the machine may not have been as fast."
-        if later
-        else ""
-    )
     return (
-        f"Measured on {results['measured_on']}; what was changed since is not in it."
-        f"{again} "
+        f"{measured_on(results)} "
         f"The machine has {found['cores']} cores and {memory}, "
         f"Python {found['python']}, {versions}. Each command may hold "
         f"{limits['memory_bytes'] / GB:g} GB: DuckDB is given "
@@ -192,7 +206,7 @@ def increments(results: Results) -> str:
     """The increment as a share of the full build."""
 
     def cells(size: str, _: Step) -> Row:
-        extremes = increment_range(results, size) or (None, None)
+        extremes = increment_range(results, size) or [None]
         return [
             percent(increment_share(results, size)),
             " to ".join(percent(share) for share in extremes),
@@ -368,7 +382,8 @@ The increment:
 
 What it takes beyond its start, as a share of what the full build takes beyond its own.
 Both are differences of two runs. Where data is small they are hardly larger than what
-runs of one command differ by, as the extremes show; CPU time differs less:
+runs of one command differ by, as the extremes show; CPU time differs less. A build
+that was faster than its start, measured in another hour, has no share:
 
 {increments(results)}
 

@@ -96,9 +96,11 @@ def memory_share(results: Results, size: str) -> float | None:
 
 
 def increment_share(results: Results, size: str, of: str = "seconds") -> float | None:
-    """Work of the daily increment against that of the full build."""
+    """Work of the daily increment against that of the full build, if that had any."""
     part, whole = work(results, size, "increment", of), work(results, size, "build", of)
-    return None if part is None or whole is None else part / whole
+    if part is None or whole is None or whole == LEAST_WORK:
+        return None
+    return part / whole
 
 
 def increment_range(results: Results, size: str) -> tuple[float, float] | None:
@@ -107,7 +109,7 @@ def increment_range(results: Results, size: str) -> tuple[float, float] | None:
         work_range(results, size, "increment"),
         work_range(results, size, "build"),
     )
-    if part is None or whole is None:
+    if part is None or whole is None or whole[0] == LEAST_WORK:
         return None
     return part[0] / whole[1], part[1] / whole[0]
 
