@@ -7,6 +7,8 @@
     )
 }}
 
+{% set whole = dbt.type_int() %}
+
 -- Daily activity given to the enrollment it belongs to: by run where the source
 -- says so, else by time; what is platform-wide counts for each open enrollment.
 
@@ -42,25 +44,23 @@ enrollment_activity as (
         enrollments.course_run_id,
         daily.activity_date,
         daily.known_date,
-        {{ add_up('daily.facts - daily.sessions', dbt.type_int()) }} as study_facts,
-        {{ add_up('daily.events', dbt.type_int()) }} as events,
+        {{ add_up('daily.facts - daily.sessions', whole) }} as study_facts,
+        {{ add_up('daily.events', whole) }} as events,
         sum(daily.quantity) as quantity,
-        {{ add_up('daily.sessions', dbt.type_int()) }} as sessions,
+        {{ add_up('daily.sessions', whole) }} as sessions,
         sum(daily.minutes) as minutes,
-        {{ add_up('daily.lessons_started', dbt.type_int()) }} as lessons_started,
-        {{ add_up('daily.lessons_finished', dbt.type_int()) }} as lessons_finished,
+        {{ add_up('daily.lessons_started', whole) }} as lessons_started,
+        {{ add_up('daily.lessons_finished', whole) }} as lessons_finished,
         sum(daily.progress_gained) as progress_gained,
-        {{ add_up('daily.quiz_answers', dbt.type_int()) }} as quiz_answers,
-        {{ add_up('daily.quiz_judged', dbt.type_int()) }} as quiz_judged,
-        {{ add_up('daily.quiz_correct', dbt.type_int()) }} as quiz_correct,
-        {{ add_up('daily.first_attempt_judged', dbt.type_int()) }}
-            as first_attempt_judged,
-        {{ add_up('daily.first_attempt_correct', dbt.type_int()) }}
-            as first_attempt_correct,
-        {{ add_up('daily.items', dbt.type_int()) }} as items,
-        {{ add_up('daily.activity_kinds', dbt.type_int()) }} as activity_kinds,
-        {{ add_up('daily.timed_facts', dbt.type_int()) }} as timed_facts,
-        {{ add_up('daily.evening_facts', dbt.type_int()) }} as evening_facts
+        {{ add_up('daily.quiz_answers', whole) }} as quiz_answers,
+        {{ add_up('daily.quiz_judged', whole) }} as quiz_judged,
+        {{ add_up('daily.quiz_correct', whole) }} as quiz_correct,
+        {{ add_up('daily.first_attempt_judged', whole) }} as first_attempt_judged,
+        {{ add_up('daily.first_attempt_correct', whole) }} as first_attempt_correct,
+        {{ add_up('daily.items', whole) }} as items,
+        {{ add_up('daily.activity_kinds', whole) }} as activity_kinds,
+        {{ add_up('daily.timed_facts', whole) }} as timed_facts,
+        {{ add_up('daily.evening_facts', whole) }} as evening_facts
     from daily
     inner join enrollments
         on
