@@ -20,6 +20,25 @@
 {%- endmacro %}
 
 
+{# A column in the row that outer joins make of several tables' rows. #}
+{% macro first_known(column, tables) %}
+    {{- 'coalesce(' ~ tables | join('.' ~ column ~ ', ') ~ '.' ~ column ~ ')' -}}
+{% endmacro %}
+
+
+{# The sum of a column in such a row; zero where there is none, or null where it may be. #}
+{% macro add_up_joined(column, tables, may_be_null=false) %}
+    {%- set values = [] -%}
+    {%- for table in tables -%}
+        {%- do values.append('coalesce(' ~ table ~ '.' ~ column ~ ', 0)') -%}
+    {%- endfor -%}
+    {{- 'case when ' ~ first_known(column, tables) ~ ' is not null then '
+        if may_be_null -}}
+    {{- values | join(' + ') -}}
+    {{- ' end' if may_be_null -}}
+{% endmacro %}
+
+
 {#
   Counting different values of every group holds each of them for each group; where
   they are few, one bit each in a whole number says the same. This numbers them, the

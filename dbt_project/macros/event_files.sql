@@ -236,14 +236,14 @@
 
 {#
   A condition on an event that a run after the first one looks at again: it became known
-  from `since` on, or has no time that can be, in a file that the tables do not hold.
+  from `since` on, or has no time that can be, in a file that the tables do not hold. In
+  parts that all must hold: DuckDB looks at the time, then, before it joins anything.
 #}
 {% macro is_known_again(known_at, since) %}
     {% set again = known_at ~ " >= cast('" ~ since ~ "' as " ~ dbt.type_timestamp() ~ ')' %}
     {{ return(
-        '(' ~ in_file_to_read(since) ~ ' and (' ~ again ~ ' and ' ~ is_in_time(known_at)
-        ~ ' or coalesce(not ' ~ is_in_time(known_at) ~ ', true) and ' ~ in_new_file()
-        ~ '))'
+        '(' ~ in_file_to_read(since) ~ ' and coalesce(' ~ again ~ ', true) and (coalesce('
+        ~ is_in_time(known_at) ~ ', false) or ' ~ in_new_file() ~ '))'
     ) }}
 {% endmacro %}
 

@@ -7,25 +7,27 @@
     )
 }}
 
-{% set whole = dbt.type_int() %}
+{# The names that activity bears. For each combination of them a day of an enrollment has
+   one row at most, so that they are joined: adding all up in groups takes twice the
+   time, and more memory. #}
+{% set combinations = {
+    'of_course': ['course_id'],
+    'of_run': ['course_id', 'course_run_id'],
+    'of_run_alone': ['course_run_id'],
+    'of_platform': [],
+} %}
+{% set counts = [
+    'events', 'sessions', 'lessons_started', 'lessons_finished', 'quiz_answers',
+    'quiz_judged', 'quiz_correct', 'first_attempt_judged', 'first_attempt_correct',
+    'items', 'activity_kinds', 'timed_facts', 'evening_facts',
+] %}
+{% set amounts = ['quantity', 'minutes', 'progress_gained'] %}
 
 -- Daily activity given to the enrollment it belongs to: by run where the source
 -- says so, else by time; what is platform-wide counts for each open enrollment.
+-- depends_on: {{ ref('int_rebuild_from') }}
 
 with
-
-daily as (
-
-    select daily.*
-    from {{ ref('int_daily_activity') }} as daily
-    {% if is_incremental() %}
-    inner join {{ ref('int_rebuild_from') }} as rebuild
-        on daily.known_date >= rebuild.rebuild_from
-    {% else %}
-    -- depends_on: {{ ref('int_rebuild_from') }}
-    {% endif %}
-
-),
 
 enrollments as (
 
@@ -37,51 +39,72 @@ enrollments as (
 
 ),
 
-enrollment_activity as (
+{% for combination, names in combinations.items() %}
+{{ combination }} as (
 
     select
-        enrollments.student_id,
-        enrollments.course_run_id,
+        {% for name in counts + amounts %}
+        daily.{{ name }},
+        {% endfor %}
+        daily.facts - daily.sessions as study_facts,
+        enrollments.enrollment_number,
         daily.activity_date,
-        daily.known_date,
-        {{ add_up('daily.facts - daily.sessions', whole) }} as study_facts,
-        {{ add_up('daily.events', whole) }} as events,
-        sum(daily.quantity) as quantity,
-        {{ add_up('daily.sessions', whole) }} as sessions,
-        sum(daily.minutes) as minutes,
-        {{ add_up('daily.lessons_started', whole) }} as lessons_started,
-        {{ add_up('daily.lessons_finished', whole) }} as lessons_finished,
-        sum(daily.progress_gained) as progress_gained,
-        {{ add_up('daily.quiz_answers', whole) }} as quiz_answers,
-        {{ add_up('daily.quiz_judged', whole) }} as quiz_judged,
-        {{ add_up('daily.quiz_correct', whole) }} as quiz_correct,
-        {{ add_up('daily.first_attempt_judged', whole) }} as first_attempt_judged,
-        {{ add_up('daily.first_attempt_correct', whole) }} as first_attempt_correct,
-        {{ add_up('daily.items', whole) }} as items,
-        {{ add_up('daily.activity_kinds', whole) }} as activity_kinds,
-        {{ add_up('daily.timed_facts', whole) }} as timed_facts,
-        {{ add_up('daily.evening_facts', whole) }} as evening_facts
-    from daily
+        daily.known_date
+    from {{ ref('int_daily_activity') }} as daily
+    {% if is_incremental() %}
+    inner join {{ ref('int_rebuild_from') }} as rebuild
+        on daily.known_date >= rebuild.rebuild_from
+    {% endif %}
     inner join enrollments
         on
             daily.student_id = enrollments.student_id
-            and coalesce(daily.course_id, enrollments.course_id)
-            = enrollments.course_id
-            and coalesce(daily.course_run_id, enrollments.course_run_id)
-            = enrollments.course_run_id
+            {% for name in names %}
+            and daily.{{ name }} = enrollments.{{ name }}
+            {% endfor %}
     where
-        daily.activity_date >= enrollments.began_date
+        daily.course_id is {{ 'not' if 'course_id' in names }} null
+        and daily.course_run_id is {{ 'not' if 'course_run_id' in names }} null
+        and daily.activity_date >= enrollments.began_date
         and (
             -- Runs may overlap where the source tells them apart.
             daily.course_run_id is not null
             or enrollments.next_began_date is null
             or daily.activity_date < enrollments.next_began_date
         )
-    group by
+
+),
+
+{% endfor %}
+enrollment_activity as (
+
+    select
         enrollments.student_id,
         enrollments.course_run_id,
-        daily.activity_date,
-        daily.known_date
+        {{ first_known('activity_date', combinations) }} as activity_date,
+        {{ first_known('known_date', combinations) }} as known_date,
+        {% for name in counts %}
+        {{ add_up_joined(name, combinations) }} as {{ name }},
+        {% endfor %}
+        {% for name in amounts %}
+        {{ add_up_joined(name, combinations, may_be_null=true) }} as {{ name }},
+        {% endfor %}
+        {{ add_up_joined('study_facts', combinations) }} as study_facts
+    from of_course
+    {% for combination in (combinations | list)[1:] %}
+    {% set joined = (combinations | list)[:loop.index] %}
+    full outer join {{ combination }}
+        on
+            {{ first_known('enrollment_number', joined) }}
+            = {{ combination }}.enrollment_number
+            and {{ first_known('activity_date', joined) }}
+            = {{ combination }}.activity_date
+            and {{ first_known('known_date', joined) }}
+            = {{ combination }}.known_date
+    {% endfor %}
+    inner join enrollments
+        on
+            {{ first_known('enrollment_number', combinations) }}
+            = enrollments.enrollment_number
 
 )
 

@@ -13,13 +13,6 @@ students as (
 
 ),
 
-courses as (
-
-    select course_id from {{ ref('stg_platform__courses') }}
-    where rejected_because is null
-
-),
-
 lessons as (
 
     select lesson_id from {{ ref('stg_platform__lessons') }}
@@ -28,9 +21,13 @@ lessons as (
 ),
 
 -- Without a table of lessons there is nothing to hold a lesson against.
-lesson_table as (
+courses as (
 
-    select count(*) as lessons from lessons
+    select
+        course_id,
+        (select count(*) from lessons) as lessons
+    from {{ ref('stg_platform__courses') }}
+    where rejected_because is null
 
 ),
 
@@ -56,12 +53,11 @@ matched as (
         students.student_id as known_student_id,
         courses.course_id as known_course_id,
         lessons.lesson_id as known_lesson_id,
-        lesson_table.lessons
+        courses.lessons
     from parsed
     left join students on parsed.student_id = students.student_id
     left join courses on parsed.course_id = courses.course_id
     left join lessons on parsed.lesson_id = lessons.lesson_id
-    cross join lesson_table
 
 ),
 

@@ -10,7 +10,8 @@
 
 -- The few events whose id occurs more than once, numbered. Kept apart as a
 -- table, so that the view of all events needs no window over them. A run after the
--- first one looks for copies of the ids that have become known since.
+-- first one looks for copies of the ids that have become known since, and of those that
+-- it holds of the look-back.
 -- depends_on: {{ ref('int_read_from') }}
 -- depends_on: {{ ref('stg_platform__event_files') }}
 -- depends_on: {{ ref('stg_platform__parsed_events') }}
@@ -25,19 +26,26 @@ candidate_ids as (
     {% if since %}
     select distinct event_id
     from {{ ref('stg_platform__parsed_events') }}
-    where {{ is_known_again(event_known_at(), since) }}
-    {% if not holds_event_files() %}
+    where
+        {{ is_known_again(event_known_at(), since) }}
+        and {{ in_new_file() }}
 
     union distinct
 
-    -- A file may have another name since.
+    -- What is wrong with them may be another reason now, or none. Where not every file
+    -- is held, one may have another name since, too.
     select event_id
     from {{ this }}
+    {% if holds_event_files() %}
+    where coalesce(
+        known_at >= cast('{{ since }}' as {{ dbt.type_timestamp() }}), true
+    )
     {% endif %}
     {% else %}
-    select event_id
+    -- Of all events the hashes of ids are held, which take less memory and time.
+    select {{ row_hash(['event_id']) }} as event_id_hash
     from {{ ref('stg_platform__identified_events') }}
-    group by event_id
+    group by {{ row_hash(['event_id']) }}
     -- Ids that are null are not counted, and no copies of each other.
     having count(event_id) > 1
     {% endif %}
@@ -50,14 +58,21 @@ copies as (
         events.*,
         count(*) over (partition by events.event_id) as copies
     from {{ ref('stg_platform__identified_events') }} as events
+    {% if since %}
     inner join candidate_ids on events.event_id = candidate_ids.event_id
+    {% else %}
+    inner join candidate_ids
+        on {{ row_hash(['events.event_id']) }} = candidate_ids.event_id_hash
+    {% endif %}
 
 ),
 
 repeats as (
 
     select * from copies
-    where copies > 1
+    where
+        copies > 1
+        and event_id is not null
 
 ),
 
