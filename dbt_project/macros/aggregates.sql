@@ -21,7 +21,7 @@
 
 
 {# A column in the row that outer joins make of several tables' rows. #}
-{% macro first_known(column, tables) %}
+{% macro joined_column(column, tables) %}
     {{- 'coalesce(' ~ tables | join('.' ~ column ~ ', ') ~ '.' ~ column ~ ')' -}}
 {% endmacro %}
 
@@ -32,7 +32,7 @@
     {%- for table in tables -%}
         {%- do values.append('coalesce(' ~ table ~ '.' ~ column ~ ', 0)') -%}
     {%- endfor -%}
-    {{- 'case when ' ~ first_known(column, tables) ~ ' is not null then '
+    {{- 'case when ' ~ joined_column(column, tables) ~ ' is not null then '
         if may_be_null -}}
     {{- values | join(' + ') -}}
     {{- ' end' if may_be_null -}}

@@ -80,8 +80,8 @@ enrollment_activity as (
     select
         enrollments.student_id,
         enrollments.course_run_id,
-        {{ first_known('activity_date', combinations) }} as activity_date,
-        {{ first_known('known_date', combinations) }} as known_date,
+        {{ joined_column('activity_date', combinations) }} as activity_date,
+        {{ joined_column('known_date', combinations) }} as known_date,
         {% for name in counts %}
         {{ add_up_joined(name, combinations) }} as {{ name }},
         {% endfor %}
@@ -94,16 +94,16 @@ enrollment_activity as (
     {% set joined = (combinations | list)[:loop.index] %}
     full outer join {{ combination }}
         on
-            {{ first_known('enrollment_number', joined) }}
+            {{ joined_column('enrollment_number', joined) }}
             = {{ combination }}.enrollment_number
-            and {{ first_known('activity_date', joined) }}
+            and {{ joined_column('activity_date', joined) }}
             = {{ combination }}.activity_date
-            and {{ first_known('known_date', joined) }}
+            and {{ joined_column('known_date', joined) }}
             = {{ combination }}.known_date
     {% endfor %}
     inner join enrollments
         on
-            {{ first_known('enrollment_number', combinations) }}
+            {{ joined_column('enrollment_number', combinations) }}
             = enrollments.enrollment_number
 
 )

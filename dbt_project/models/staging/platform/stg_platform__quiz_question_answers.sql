@@ -20,7 +20,8 @@ lessons as (
 
 ),
 
--- Without a table of lessons there is nothing to hold a lesson against.
+-- With the number of lessons: where there is no table of them, there is nothing to hold
+-- a lesson against.
 courses as (
 
     select
